@@ -1,0 +1,3 @@
+// Package observe is how the process shows itself: structured logs, Prometheus
+// metrics and health.
+package observe
