@@ -1,0 +1,3 @@
+// Package archtest holds the rules of the source tree as tests: who may import
+// whom, and what tests must not do.
+package archtest
