@@ -24,6 +24,11 @@ type Message struct {
 	Received time.Time
 	// Source is who published it; the zero value is the service itself.
 	Source Source
+	// Recipient, when not empty, is the only client id that may receive the
+	// message, and only through a subscription of its own; rules do not see it,
+	// it is never retained or queued. Answers with secrets (a provisioned key)
+	// are sent so.
+	Recipient string
 }
 
 // Source is the publisher of a Message.
