@@ -1,0 +1,176 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"flotilla/internal/aws/iot"
+	"flotilla/internal/mqtt"
+	"flotilla/internal/provision/template"
+	"flotilla/internal/store"
+)
+
+// What the model allows of the parameters of RegisterThing; over MQTT the number is bounded too.
+const (
+	maxParameters     = 256
+	maxParameterName  = 2048
+	maxParameterValue = 4096
+)
+
+// RegisterThing carries out a template that the caller brings along.
+//
+// AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_RegisterThing.html
+func (t *Templates) RegisterThing(ctx context.Context, in *iot.RegisterThingRequest) (*iot.RegisterThingResponse, error) {
+	tpl, err := template.Parse(in.TemplateBody, template.RegisterThing)
+	if err != nil {
+		return nil, exception(err)
+	}
+	plan, err := tpl.Resolve(template.Input{Parameters: in.Parameters})
+	if err != nil {
+		return nil, exception(err)
+	}
+	var out *outcome
+	err = t.DB.Write(ctx, func(ctx context.Context, _ store.Tx) (err error) {
+		out, err = t.apply(ctx, plan)
+		return err
+	})
+	if err != nil {
+		return nil, exception(err)
+	}
+	return &iot.RegisterThingResponse{CertificatePem: optional(out.pem), ResourceArns: out.arns}, nil
+}
+
+// JustInTime carries out a template for a certificate that was registered, PENDING_ACTIVATION, at its first
+// connect. The subject's values are by key: Id (the certificate id), CommonName, SerialNumber, Country, …
+// Errors are those of RegisterThing.
+//
+// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/jit-provisioning.html
+func (t *Templates) JustInTime(ctx context.Context, templateBody string, subject map[string]string) (thingName string, err error) {
+	tpl, err := template.Parse(templateBody, template.JITP)
+	if err != nil {
+		return "", exception(err)
+	}
+	plan, err := tpl.Resolve(template.Input{Certificate: subject})
+	if err != nil {
+		return "", exception(err)
+	}
+	var out *outcome
+	err = t.DB.Write(ctx, func(ctx context.Context, _ store.Tx) (err error) {
+		out, err = t.apply(ctx, plan)
+		return err
+	})
+	if err != nil {
+		return "", exception(err)
+	}
+	return out.thing, nil
+}
+
+// registerRequest is the payload of …/provision/{format}.
+type registerRequest struct {
+	Token      string            `json:"certificateOwnershipToken"`
+	Parameters map[string]string `json:"parameters"`
+}
+
+// registerResponse is the payload of …/provision/{format}/accepted. A template without a thing gives no name.
+type registerResponse struct {
+	DeviceConfiguration map[string]any `json:"deviceConfiguration"`
+	ThingName           string         `json:"thingName,omitempty"`
+}
+
+func (r *registerRequest) check() error {
+	if len(r.Parameters) > maxParameters {
+		return invalid(fmt.Sprintf("More than %d parameters.", maxParameters))
+	}
+	for name, v := range r.Parameters {
+		if len(name) > maxParameterName || len(v) > maxParameterValue {
+			return invalid(fmt.Sprintf("A parameter's name is longer than %d bytes, or its value than %d.", maxParameterName, maxParameterValue))
+		}
+	}
+	return nil
+}
+
+// provision is RegisterThing of the MQTT API: it carries out a fleet provisioning template for the certificate that
+// the token stands for. Either all of it happens, token and all, or nothing.
+func (t *Templates) provision(ctx context.Context, name string, in *registerRequest, from mqtt.Source) (*registerResponse, error) {
+	if err := in.check(); err != nil {
+		return nil, err
+	}
+	var r *record
+	var v *version
+	var k *token
+	err := t.DB.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {
+		// The token first: a stranger does not learn which templates there are.
+		if k, err = t.token(tx, in.Token, from); err != nil {
+			return err
+		}
+		if r, err = selectTemplate(tx, name); err != nil {
+			return noTemplate(err, name)
+		}
+		v, err = selectVersion(tx, name, r.defaultVersion)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case r.kind != iot.TemplateTypeFleetProvisioning:
+		return nil, invalid("Provisioning template " + name + " is not of type FLEET_PROVISIONING.")
+	case !r.enabled:
+		return nil, invalid("Provisioning template " + name + " is not enabled.")
+	}
+	tpl, err := template.Parse(v.body, template.Fleet)
+	if err != nil {
+		return nil, err
+	}
+	parameters := in.Parameters
+	if r.hookARN != "" {
+		d, err := t.pendingCertificate(ctx, k.certificateID)
+		if err != nil {
+			return nil, err
+		}
+		if parameters, err = t.askHook(ctx, r.hookARN, k.certificateID, value(d.CertificatePem), name, from, parameters); err != nil {
+			return nil, err
+		}
+	}
+	plan, err := tpl.Resolve(template.Input{Parameters: parameters, Certificate: map[string]string{"Id": k.certificateID}})
+	if err != nil {
+		return nil, err
+	}
+	var out *outcome
+	err = t.DB.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+		k, err := t.token(tx, in.Token, from)
+		if err != nil {
+			return err
+		}
+		if used, err := useToken(tx, k.hash); err != nil || !used {
+			return errors.Join(badToken("Certificate ownership token is not valid."), err)
+		}
+		if _, err := t.pendingCertificate(ctx, k.certificateID); err != nil {
+			return err
+		}
+		out, err = t.apply(ctx, plan)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	t.pending.Add(-1)
+	t.Log.Debug("device provisioned", "op", "RegisterThing", "thing", out.thing, "principal", k.certificateID, "clientId", from.ClientID)
+	return &registerResponse{DeviceConfiguration: plan.DeviceConfiguration, ThingName: out.thing}, nil
+}
+
+// pendingCertificate describes the certificate of a token. One that someone has activated, revoked or deleted
+// meanwhile is not the device's to provision any more.
+func (t *Templates) pendingCertificate(ctx context.Context, id string) (*iot.CertificateDescription, error) {
+	out, err := t.Certificates.DescribeCertificate(ctx, &iot.DescribeCertificateRequest{CertificateId: id})
+	switch {
+	case isNotFound(err):
+		return nil, badToken("Certificate ownership token is not valid.")
+	case err != nil:
+		return nil, err
+	case value(out.CertificateDescription.Status) != iot.CertificateStatusPendingActivation:
+		return nil, badToken("Certificate ownership token is not valid.")
+	}
+	return out.CertificateDescription, nil
+}
