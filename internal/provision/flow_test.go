@@ -249,6 +249,12 @@ func TestRefusals(t *testing.T) {
 	if got := w.things(t); len(got) > 0 {
 		t.Errorf("things %v", got)
 	}
+	long := strings.Replace(fleetBody, `"on":true`, `"on":[`+strings.Repeat(`{"Ref":"Long"},`, 63)+`""]`, 1)
+	w.fleetTemplate(t, "long", long)
+	answer, ok := w.register(t, claim, "long", k.Token, map[string]string{"Serial": "1", "Long": strings.Repeat("x", 4000)})
+	if e := parse[rejection](t, answer); ok || e.ErrorCode != "InvalidRequest" || w.thingExists(t, "dev-1") {
+		t.Errorf("long configuration: accepted %v: %s", ok, answer)
+	}
 	for _, m := range []*mqtt.Message{
 		{Topic: "$aws/certificates/create/json", Payload: []byte("{}")}, // not a client
 		{Topic: "$aws/certificates/create/xml", Source: claim},
@@ -281,7 +287,7 @@ func TestPendingIsBounded(t *testing.T) {
 
 // TestHook: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 func TestHook(t *testing.T) {
-	var asked []byte
+	asked := make(chan []byte, 1)
 	for _, c := range []struct {
 		name, answer string
 		err          error
@@ -303,7 +309,7 @@ func TestHook(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, openDB(t), hookFunc(func(ctx context.Context, payload []byte) ([]byte, error) {
-				asked = payload
+				asked <- payload
 				if c.name == "late" {
 					<-ctx.Done()
 				}
@@ -316,7 +322,7 @@ func TestHook(t *testing.T) {
 			k := w.create(t, claim)
 			answer, ok := w.register(t, claim, "T", k.Token, map[string]string{"Serial": "7"})
 			var request map[string]any
-			if err := json.Unmarshal(asked, &request); err != nil {
+			if err := json.Unmarshal(<-asked, &request); err != nil {
 				t.Fatal(err)
 			}
 			want := map[string]any{

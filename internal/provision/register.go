@@ -2,7 +2,7 @@ package provision
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 
 	"flotilla/internal/aws/iot"
@@ -17,6 +17,9 @@ const (
 	maxParameterName  = 2048
 	maxParameterValue = 4096
 )
+
+// maxConfiguration bounds what a device is told, in bytes of JSON: with the answer around it it must fit in a PUBLISH.
+const maxConfiguration = 100 << 10
 
 // RegisterThing carries out a template that the caller brings along.
 //
@@ -137,14 +140,21 @@ func (t *Templates) provision(ctx context.Context, name string, in *registerRequ
 	if err != nil {
 		return nil, err
 	}
+	if text, err := json.Marshal(plan.DeviceConfiguration); err != nil {
+		return nil, fmt.Errorf("provision: device configuration: %w", err)
+	} else if len(text) > maxConfiguration {
+		return nil, invalid(fmt.Sprintf("The device configuration is longer than %d bytes.", maxConfiguration))
+	}
 	var out *outcome
 	err = t.DB.Write(ctx, func(ctx context.Context, tx store.Tx) error {
 		k, err := t.token(tx, in.Token, from)
 		if err != nil {
 			return err
 		}
-		if used, err := useToken(tx, k.hash); err != nil || !used {
-			return errors.Join(badToken("Certificate ownership token is not valid."), err)
+		if used, err := useToken(tx, k.hash); err != nil {
+			return err
+		} else if !used {
+			return badToken("Certificate ownership token is not valid.")
 		}
 		if _, err := t.pendingCertificate(ctx, k.certificateID); err != nil {
 			return err
