@@ -77,7 +77,7 @@ func (t *Templates) applyThing(ctx context.Context, th *template.Thing) (arn str
 	old, err := t.Things.DescribeThing(ctx, &iot.DescribeThingRequest{ThingName: th.Name})
 	switch {
 	case isNotFound(err):
-		in := &iot.CreateThingRequest{ThingName: th.Name, ThingTypeName: optional(th.TypeName)}
+		in := &iot.CreateThingRequest{ThingName: th.Name, ThingTypeName: optional(th.TypeName), BillingGroupName: optional(th.BillingGroup)}
 		if len(th.Attributes) > 0 {
 			in.AttributePayload = &iot.AttributePayload{Attributes: th.Attributes}
 		}
@@ -85,10 +85,7 @@ func (t *Templates) applyThing(ctx context.Context, th *template.Thing) (arn str
 		if err != nil {
 			return "", err
 		}
-		if err := t.join(ctx, th.Name, th.Groups, nil); err != nil {
-			return "", err
-		}
-		return value(made.ThingArn), t.bill(ctx, th, "")
+		return value(made.ThingArn), t.join(ctx, th.Name, th.Groups, nil)
 	case err != nil:
 		return "", err
 	}
@@ -179,7 +176,7 @@ func (t *Templates) bill(ctx context.Context, th *template.Thing, has string) er
 		return nil
 	}
 	if t.BillingGroups == nil {
-		return invalid("BillingGroup in provisioning templates is not supported.")
+		return invalid("BillingGroup is not supported for a thing that exists already.")
 	}
 	_, err := t.BillingGroups.AddThingToBillingGroup(ctx, &iot.AddThingToBillingGroupRequest{ThingName: &th.Name, BillingGroupName: &th.BillingGroup})
 	return err

@@ -100,7 +100,7 @@ type Deps struct {
 	Certificates  Certificates
 	Things        Things
 	Groups        Groups
-	BillingGroups BillingGroups // nil: templates that name one are refused
+	BillingGroups BillingGroups // nil: templates that change one are refused
 	Policies      Policies
 	Publisher     Publisher
 	Tags          Tags // nil: templates can't have tags
