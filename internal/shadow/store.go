@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strings"
 	"time"
 
 	"flotilla/internal/aws/iot"
@@ -164,9 +166,32 @@ func (s *Shadows) delete(ctx context.Context, r ref, t doc.Token) (accepted []by
 	return accepted, s.publish(ctx, r, "delete/accepted", accepted)
 }
 
+// attempts at a write that other nodes' writes to the same shadow keep from
+// committing, beyond those that the store makes itself.
+const attempts = 8
+
 // write commits fn and takes the turn to publish that goes with the commit's
 // place among the others.
-func (s *Shadows) write(r ref, fn store.Func) (*turn, error) {
+func (s *Shadows) write(r ref, fn store.Func) (turn *turn, err error) {
+	for try := range attempts {
+		if turn, err = s.writeOnce(r, fn); !outstripped(err) {
+			break
+		}
+		// The nodes step apart: 1-2 ms, 2-4 ms, … 128-256 ms.
+		pause := time.Millisecond << try
+		time.Sleep(pause + rand.N(pause))
+	}
+	return turn, err
+}
+
+// outstripped tells the failures to serialize, by the SQL standard's class 40,
+// that remain after the store's own attempts.
+func outstripped(err error) bool {
+	var e interface{ SQLState() string }
+	return errors.As(err, &e) && strings.HasPrefix(e.SQLState(), "40")
+}
+
+func (s *Shadows) writeOnce(r ref, fn store.Func) (*turn, error) {
 	type result struct {
 		turn *turn
 		err  error
