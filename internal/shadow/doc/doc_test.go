@@ -93,10 +93,14 @@ func TestMerge(t *testing.T) {
 		{"last of equal names", `{"reported":{"a":1,"b":2,"a":3}}`, `{"reported":{"a":3,"b":2}}`},
 		{"names compare unescaped", `{"reported":{"a/\u0062":1}} {"reported":{"a\/b":2}}`, `{"reported":{"a/b":2}}`},
 		{"strings compare unescaped", `{"desired":{"a":"\u00e9\ud83d\ude00"},"reported":{"a":"é😀"}}`, `{"desired":{"a":"é😀"},"reported":{"a":"é😀"}}`},
-		{"numbers compare by value", `{"desired":{"a":1.0,"b":[100],"c":-0,"d":12e-1,"e":0.5},"reported":{"a":1,"b":[1e2],"c":0,"d":1.20,"e":0.50}}`,
-			`{"desired":{"a":1.0,"b":[100],"c":-0,"d":12e-1,"e":0.5},"reported":{"a":1,"b":[1e2],"c":0,"d":1.20,"e":0.50}}`},
-		{"long integers differ", `{"desired":{"a":9007199254740993},"reported":{"a":9007199254740992}}`,
-			`{"desired":{"a":9007199254740993},"reported":{"a":9007199254740992},"delta":{"a":9007199254740993}}`},
+		{
+			"numbers compare by value", `{"desired":{"a":1.0,"b":[100],"c":-0,"d":12e-1,"e":0.5},"reported":{"a":1,"b":[1e2],"c":0,"d":1.20,"e":0.50}}`,
+			`{"desired":{"a":1.0,"b":[100],"c":-0,"d":12e-1,"e":0.5},"reported":{"a":1,"b":[1e2],"c":0,"d":1.20,"e":0.50}}`,
+		},
+		{
+			"long integers differ", `{"desired":{"a":9007199254740993},"reported":{"a":9007199254740992}}`,
+			`{"desired":{"a":9007199254740993},"reported":{"a":9007199254740992},"delta":{"a":9007199254740993}}`,
+		},
 		{"empty object is not missed", `{"desired":{"a":{},"b":{"c":{}}}}`, `{"desired":{"a":{},"b":{"c":{}}}}`},
 		{"empty object where a value is", `{"desired":{"a":{}},"reported":{"a":1}}`, `{"desired":{"a":{}},"reported":{"a":1},"delta":{"a":{}}}`},
 		{"member order is that of arrival", `{"desired":{"z":1,"a":1}} {"desired":{"m":1,"a":2}}`, `{"desired":{"z":1,"a":2,"m":1},"delta":{"z":1,"a":2,"m":1}}`},
