@@ -1,0 +1,3 @@
+package sql
+
+type cache struct{}
