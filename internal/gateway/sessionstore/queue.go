@@ -1,0 +1,330 @@
+package sessionstore
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"flotilla/internal/gateway/codec"
+	"flotilla/internal/mqtt"
+	"flotilla/internal/store"
+)
+
+const (
+	// rowBytes is what a message counts beyond its body.
+	rowBytes = 64
+	// shareAbove is how many bytes of copies are worth a shared body, which costs
+	// a row of its own, an index entry per reader, and its collection.
+	shareAbove = 1024
+	// maxReadBytes bounds the bodies that one Read returns, beyond the first.
+	maxReadBytes = 1 << 20
+)
+
+// Reservation is room in the queues of all targets of a message. Enqueue fills it
+// within the publish's write; exactly one of Cancel and a committed Enqueue ends it.
+type Reservation struct {
+	s       *Store
+	targets []Target
+	body    []byte
+	id      int64
+	assign  bool // id comes from the transaction
+	size    int64
+	expires any
+	verify  []Target // counts that the store has to confirm; nearly always none
+}
+
+// Reserve makes room for m, of QoS 1, in the queue of every target, or fails with
+// *FullError, which names those without room, and reserves nothing: the caller
+// refuses the message, or tries again without them. id is the message's, from
+// NextID; with 0 Enqueue takes one inside the transaction, so that on one node ids
+// rise in the order of commits. targets must not be changed later. It does no I/O.
+func (s *Store) Reserve(m *mqtt.Message, id int64, targets []Target) (*Reservation, error) {
+	r := &Reservation{s: s, targets: targets, id: id, assign: id == 0}
+	r.body = codec.AppendWithoutSource(make([]byte, 0, 24+len(m.Topic)+len(m.Payload)), m)
+	r.size = int64(len(r.body)) + rowBytes
+	if e, ok := messageExpires(m); ok {
+		r.expires = e
+	}
+	now := s.cfg.Now()
+	if s.queues.total.Load()+r.size > s.queues.maxTotal {
+		return nil, &FullError{Sessions: sessionsOf(targets)}
+	}
+	var full []int64
+	taken := 0
+	for i, t := range targets {
+		ok, verify := s.queues.reserve(t.Session, r.size, s.shared, now)
+		if !ok {
+			full = append(full, t.Session)
+			continue
+		}
+		if verify {
+			r.verify = append(r.verify, t)
+		}
+		if full == nil {
+			taken = i + 1
+			continue
+		}
+		s.queues.add(t.Session, -1, -r.size) // it only was of interest whether it is full
+	}
+	if full != nil {
+		for _, t := range targets[:taken] {
+			s.queues.add(t.Session, -1, -r.size)
+		}
+		return nil, &FullError{Sessions: full}
+	}
+	return r, nil
+}
+
+func sessionsOf(targets []Target) []int64 {
+	all := make([]int64, len(targets))
+	for i, t := range targets {
+		all[i] = t.Session
+	}
+	return all
+}
+
+func messageExpires(m *mqtt.Message) (int64, bool) {
+	if m.Properties == nil || m.Properties.MessageExpiry == nil {
+		return 0, false
+	}
+	return m.Received.UnixMilli() + int64(*m.Properties.MessageExpiry)*1000, true
+}
+
+// ID is the message's; when Enqueue assigns it, once the write has committed.
+func (r *Reservation) ID() int64 { return r.id }
+
+// Cancel gives the room back: the write failed, or was never made.
+func (r *Reservation) Cancel() {
+	for _, t := range r.targets {
+		r.s.queues.add(t.Session, -1, -r.size)
+	}
+}
+
+// Enqueue is a part of the publish's write; it may be run again. With several
+// nodes it can fail with *FullError, before it has changed anything.
+func (r *Reservation) Enqueue(_ context.Context, tx store.Tx) error {
+	if r.assign {
+		r.id = r.s.db.NextID()
+	}
+	if r.verify != nil {
+		if err := r.confirm(tx); err != nil {
+			return err
+		}
+	}
+	body := any(r.body)
+	if n := len(r.targets); n > 1 && (n-1)*len(r.body) > shareAbove {
+		if _, err := tx.Exec(`INSERT INTO mqtt_body (id, body) VALUES ($1, $2)`, r.id, r.body); err != nil {
+			return err
+		}
+		body = nil
+	}
+	for rest := r.targets; len(rest) > 0; {
+		n := chunk(len(rest))
+		args := make([]any, 0, n*queueColumns)
+		for _, t := range rest[:n] {
+			options := int64(0)
+			if t.RetainAsPublished {
+				options = 1
+			}
+			args = append(args, t.Session, r.id, t.Group, options, r.size, r.expires, body)
+		}
+		if _, err := tx.Exec(insertQueue[chunkIndex(n)], args...); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// confirm asks the store how full the queues are.
+func (r *Reservation) confirm(tx store.Tx) error {
+	now := r.s.cfg.Now()
+	var full []int64
+	for _, t := range r.verify {
+		var messages, size int64
+		err := tx.QueryRow(`SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM mqtt_queue WHERE session = $1`, t.Session).Scan(&messages, &size)
+		if err != nil {
+			return err
+		}
+		q := &r.s.queues
+		q.verify(t.Session, messages+1, size+r.size, now)
+		if messages+1 > q.maxMessages || size+r.size > q.maxBytes {
+			full = append(full, t.Session)
+		}
+	}
+	if full != nil {
+		return &FullError{Sessions: full}
+	}
+	return nil
+}
+
+// Statements take 1, 4, 16, 64 rows, so that few texts are prepared.
+const (
+	maxChunk     = 64
+	queueColumns = 7
+)
+
+func chunk(n int) int {
+	switch {
+	case n >= 64:
+		return 64
+	case n >= 16:
+		return 16
+	case n >= 4:
+		return 4
+	}
+	return 1
+}
+
+func chunkIndex(n int) int {
+	switch n {
+	case 64:
+		return 3
+	case 16:
+		return 2
+	case 4:
+		return 1
+	}
+	return 0
+}
+
+var insertQueue = texts(`INSERT INTO mqtt_queue (session, id, share, options, size, expires, body) VALUES `, queueColumns, "$", ``)
+
+// PostgreSQL does not infer the types of values in a list.
+var deleteQueue = texts(`DELETE FROM mqtt_queue WHERE (session, id) IN (VALUES `, 2, "CAST($ AS BIGINT)", `) RETURNING session, size`)
+
+var deleteBody = texts(`DELETE FROM mqtt_body WHERE id IN (VALUES `, 1, "CAST($ AS BIGINT)", `)`)
+
+// texts are statements with 1, 4, 16 and 64 rows of placeholders.
+func texts(head string, columns int, placeholder, tail string) (all [4]string) {
+	for i, n := range []int{1, 4, 16, maxChunk} {
+		var b strings.Builder
+		b.WriteString(head)
+		for k := range n * columns {
+			switch {
+			case k == 0:
+				b.WriteString("(")
+			case k%columns == 0:
+				b.WriteString("), (")
+			default:
+				b.WriteString(", ")
+			}
+			b.WriteString(strings.Replace(placeholder, "$", "$"+strconv.Itoa(k+1), 1))
+		}
+		b.WriteString(")")
+		b.WriteString(tail)
+		all[i] = b.String()
+	}
+	return all
+}
+
+// Read returns up to limit messages of a session's queue with ids above after, in
+// order, without those that have expired; fewer when they are large. Messages of
+// other nodes may appear below ids that were already read: whoever is nudged with
+// an id reads from before it.
+func (s *Store) Read(ctx context.Context, session, after int64, limit int) (out []Queued, err error) {
+	err = s.db.Read(ctx, func(_ context.Context, tx store.Tx) error {
+		out = nil
+		rows, err := tx.Query(`SELECT q.id, q.share, q.options, COALESCE(q.body, b.body) FROM mqtt_queue q LEFT JOIN mqtt_body b ON b.id = q.id AND q.body IS NULL
+			WHERE q.session = $1 AND q.id > $2 AND (q.expires IS NULL OR q.expires > $3) ORDER BY q.id LIMIT $4`, session, after, s.cfg.Now().UnixMilli(), limit)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		size := 0
+		for size < maxReadBytes && rows.Next() {
+			var q Queued
+			var options int64
+			var body []byte
+			if err := rows.Scan(&q.ID, &q.Group, &options, &body); err != nil {
+				return err
+			}
+			q.RetainAsPublished = options&1 != 0
+			if q.Message, err = codec.Parse(body); err != nil {
+				return err
+			}
+			size += len(body)
+			out = append(out, q)
+		}
+		return errors.Join(rows.Err(), rows.Close())
+	})
+	return out, wrap("read", err)
+}
+
+// Queued tells how many messages a session's queue holds, about to be committed
+// ones included, and their bytes; an estimate with several nodes.
+func (s *Store) Queued(session int64) (messages, bytes int64) { return s.queues.get(session) }
+
+// TotalBytes is what all queues hold.
+func (s *Store) TotalBytes() int64 { return s.queues.total.Load() }
+
+// Claim moves up to limit messages of a group's queue to the session of a member,
+// which the caller then reads; it returns how many. ErrFenced when the connection
+// is no longer the client id's.
+func (s *Store) Claim(ctx context.Context, session *Session, group int64, limit int) (n int64, err error) {
+	err = s.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+		if err := s.fence(tx, session); err != nil {
+			return err
+		}
+		var moved int64
+		n, moved, err = sum(tx.Query(`UPDATE mqtt_queue SET session = $1, share = $2 WHERE session = $2 AND id IN
+			(SELECT id FROM mqtt_queue WHERE session = $2 AND (expires IS NULL OR expires > $3) ORDER BY id LIMIT $4) RETURNING 0, size`,
+			session.Number, group, s.cfg.Now().UnixMilli(), limit))
+		if err != nil || n == 0 {
+			return err
+		}
+		messages := n
+		s.db.AfterCommit(ctx, func() {
+			s.queues.add(group, -messages, -moved)
+			s.queues.add(session.Number, messages, moved)
+		})
+		return nil
+	})
+	return n, wrap("claim", err)
+}
+
+// release gives what came through shared subscriptions back to their groups.
+func (s *Store) release(ctx context.Context, tx store.Tx, number int64) error {
+	rows, err := tx.Query(`UPDATE mqtt_queue SET session = share WHERE session = $1 AND share <> 0 RETURNING share, size`, number)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	type moved struct{ group, size int64 }
+	var all []moved
+	for rows.Next() {
+		var m moved
+		if err := rows.Scan(&m.group, &m.size); err != nil {
+			return err
+		}
+		all = append(all, m)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || len(all) == 0 {
+		return err
+	}
+	s.db.AfterCommit(ctx, func() {
+		for _, m := range all {
+			s.queues.add(m.group, 1, m.size)
+			s.queues.add(number, -1, -m.size)
+		}
+	})
+	return nil
+}
+
+// sum adds up rows of a key and a size.
+func sum(rows store.Rows, err error) (n, size int64, _ error) {
+	if err != nil {
+		return 0, 0, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key, one int64
+		if err := rows.Scan(&key, &one); err != nil {
+			return 0, 0, err
+		}
+		n++
+		size += one
+	}
+	return n, size, errors.Join(rows.Err(), rows.Close())
+}
