@@ -1,0 +1,315 @@
+package iam
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"flotilla/internal/aws"
+	"flotilla/internal/store"
+)
+
+const (
+	kindAccessKey = "accesskey" // on the bus; key: access key id
+
+	// Admin is the IAM user whose key is made at the first start.
+	Admin = "admin"
+
+	maxCached = 1024
+)
+
+// Status of an access key.
+const (
+	Active   = "Active"
+	Inactive = "Inactive"
+)
+
+// Changes carries news of changes between the rooms of this node and of others.
+type Changes interface {
+	Changed(kind, key string)
+	OnChange(kind string, fn func(key string))
+}
+
+// Config is the room's part of the configuration; its zero value works.
+type Config struct {
+	Passphrase string `name:"iam.passphrase" help:"Seals the secrets of access keys in the store."`
+}
+
+// Deps are the others that the room works with.
+type Deps struct {
+	Account aws.Account
+	DB      *store.DB
+	Changes Changes
+	Now     func() time.Time // time.Now when nil
+}
+
+// Key is an access key.
+type Key struct {
+	ID, Secret string
+	Owner      string // name of the IAM user
+	Status     string // Active or Inactive
+	Created    time.Time
+}
+
+// Credentials is the key as an AWS shared-credentials file, profile default.
+//
+// AWS: https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html
+func (k *Key) Credentials() []byte {
+	return fmt.Appendf(nil, "[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", k.ID, k.Secret)
+}
+
+// Keys is the room. It is safe for concurrent use.
+type Keys struct {
+	account aws.Account
+	db      *store.DB
+	bus     Changes
+	now     func() time.Time
+	sealer  *sealer // nil without a passphrase
+	cache   cache
+}
+
+// New makes the room and subscribes it to changes.
+func New(cfg Config, d Deps) *Keys {
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	k := &Keys{account: d.Account, db: d.DB, bus: d.Changes, now: d.Now}
+	if cfg.Passphrase != "" {
+		k.sealer = &sealer{passphrase: cfg.Passphrase}
+	}
+	d.Changes.OnChange(kindAccessKey, k.cache.forget)
+	return k
+}
+
+// EnsureAdmin returns the oldest active key of the admin, and makes one when
+// there is none. Nodes that start together on one store get the same.
+func (k *Keys) EnsureAdmin(ctx context.Context) (*Key, error) {
+	for {
+		key, err := k.admin(ctx)
+		if !errors.Is(err, store.ErrNotFound) {
+			return key, err
+		}
+		made, err := k.newKey(Admin)
+		if err != nil {
+			return nil, err
+		}
+		first := true
+		err = k.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+			_, err := selectActive(tx, Admin)
+			if first = errors.Is(err, store.ErrNotFound); !first {
+				return err
+			}
+			return k.add(ctx, tx, made)
+		})
+		if err != nil {
+			return nil, err
+		}
+		if first {
+			return &made.Key, nil
+		}
+	}
+}
+
+func (k *Keys) admin(ctx context.Context) (*Key, error) {
+	var r *record
+	err := k.db.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {
+		r, err = selectActive(tx, Admin)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return k.open(r)
+}
+
+// Create makes an active key for an IAM user. Its secret is not shown again.
+func (k *Keys) Create(ctx context.Context, owner string) (*Key, error) {
+	r, err := k.newKey(owner)
+	if err != nil {
+		return nil, err
+	}
+	err = k.db.Write(ctx, func(ctx context.Context, tx store.Tx) error { return k.add(ctx, tx, r) })
+	if err != nil {
+		return nil, err
+	}
+	return &r.Key, nil
+}
+
+func (k *Keys) add(ctx context.Context, tx store.Tx, r *record) error {
+	k.changed(ctx, r.ID)
+	return insertKey(tx, r)
+}
+
+func (k *Keys) changed(ctx context.Context, id string) {
+	k.db.AfterCommit(ctx, func() { k.bus.Changed(kindAccessKey, id) })
+}
+
+// SetStatus makes a key Active or Inactive; an inactive one signs nothing.
+// store.ErrNotFound when there is no such key.
+func (k *Keys) SetStatus(ctx context.Context, id, status string) error {
+	if status != Active && status != Inactive {
+		return fmt.Errorf("iam: status %q is neither %s nor %s", status, Active, Inactive)
+	}
+	return k.change(ctx, id, func(tx store.Tx) (int64, error) { return updateStatus(tx, id, status) })
+}
+
+// Delete deletes a key. store.ErrNotFound when there is no such key.
+func (k *Keys) Delete(ctx context.Context, id string) error {
+	return k.change(ctx, id, func(tx store.Tx) (int64, error) { return deleteKey(tx, id) })
+}
+
+func (k *Keys) change(ctx context.Context, id string, fn func(store.Tx) (int64, error)) error {
+	return k.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+		n, err := fn(tx)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return store.ErrNotFound
+		}
+		k.changed(ctx, id)
+		return nil
+	})
+}
+
+// AccessKey gives the secret of an active key and the user it belongs to; the
+// secret is "" when there is no such key, or it is not active.
+func (k *Keys) AccessKey(ctx context.Context, id string) (secret string, p aws.Principal, err error) {
+	if !validID(id) {
+		return "", aws.Principal{}, nil
+	}
+	key, epoch := k.cache.get(id)
+	if key == nil {
+		var r *record
+		err := k.db.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {
+			r, err = selectKey(tx, id)
+			return err
+		})
+		if errors.Is(err, store.ErrNotFound) {
+			return "", aws.Principal{}, nil
+		}
+		if err != nil {
+			return "", aws.Principal{}, err
+		}
+		if key, err = k.open(r); err != nil {
+			return "", aws.Principal{}, err
+		}
+		k.cache.put(key, epoch)
+	}
+	if key.Status != Active {
+		return "", aws.Principal{}, nil
+	}
+	return key.Secret, aws.Principal{Type: "user", ID: key.ID, ARN: "arn:aws:iam::" + k.account.ID + ":user/" + key.Owner}, nil
+}
+
+// record is a key as the store has it.
+type record struct {
+	Key
+	stored []byte // the secret, sealed or not
+	sealed bool
+}
+
+func (k *Keys) newKey(owner string) (*record, error) {
+	r := &record{Key: Key{ID: newID(), Secret: newSecret(), Owner: owner, Status: Active, Created: k.now()}}
+	r.stored = []byte(r.Secret)
+	if k.sealer == nil {
+		return r, nil
+	}
+	var err error
+	r.sealed = true
+	r.stored, err = k.sealer.seal(r.ID, r.Secret)
+	return r, err
+}
+
+func (k *Keys) open(r *record) (*Key, error) {
+	switch {
+	case !r.sealed:
+		r.Secret = string(r.stored)
+		return &r.Key, nil
+	case k.sealer == nil:
+		return nil, fmt.Errorf("iam: access key %s is sealed: iam.passphrase is needed", r.ID)
+	}
+	var err error
+	if r.Secret, err = k.sealer.unseal(r.ID, r.stored); err != nil {
+		return nil, fmt.Errorf("iam: access key %s can't be unsealed with this passphrase", r.ID)
+	}
+	return &r.Key, nil
+}
+
+// letters are those of access key ids: base 32.
+const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+// newID makes an id as AWS's look: AKIA and 16 letters and digits.
+func newID() string {
+	b := make([]byte, 16)
+	rand.Read(b) // never fails
+	for i := range b {
+		b[i] = letters[b[i]%byte(len(letters))]
+	}
+	return "AKIA" + string(b)
+}
+
+// newSecret makes 240 random bits, in 40 characters as AWS's secrets have.
+func newSecret() string {
+	b := make([]byte, 30)
+	rand.Read(b) // never fails
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+func validID(id string) bool {
+	if len(id) < 16 || len(id) > 128 {
+		return false
+	}
+	for _, c := range []byte(id) {
+		if (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
+
+// cache keeps keys by id, at most maxCached.
+type cache struct {
+	mu    sync.RWMutex
+	epoch uint64 // rises with each forget: what was read before it is not kept
+	byID  map[string]*Key
+}
+
+func (c *cache) forget(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.epoch++
+	if id == "" {
+		c.byID = nil
+	} else {
+		delete(c.byID, id)
+	}
+}
+
+func (c *cache) get(id string) (key *Key, epoch uint64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.byID[id], c.epoch
+}
+
+func (c *cache) put(key *Key, epoch uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.epoch != epoch {
+		return
+	}
+	if c.byID == nil {
+		c.byID = map[string]*Key{}
+	}
+	if len(c.byID) >= maxCached {
+		for old := range c.byID { // any: the order of a map is as good as chance
+			delete(c.byID, old)
+			break
+		}
+	}
+	c.byID[key.ID] = key
+}
