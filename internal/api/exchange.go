@@ -1,0 +1,201 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"flotilla/internal/aws"
+	"flotilla/internal/aws/wire"
+)
+
+// exchange is one request and its answer.
+type exchange struct {
+	s        *Server
+	w        http.ResponseWriter
+	r        *http.Request
+	start    time.Time
+	id       string // of the request
+	path     string // escaped, as it was sent
+	rawQuery string
+	query    url.Values
+	body     []byte
+	service  *service  // nil while it is not known
+	endpoint *endpoint // nil while it is not known
+	status   int       // 0 until it is answered
+}
+
+// ServeHTTP serves a caller that signs with an access key.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := s.begin(w, r)
+	defer x.end()
+	if err := x.parse(); err != nil {
+		x.fail(err)
+		return
+	}
+	sig, err := parseSignature(r, x.query)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	principal, err := s.authenticate(r.Context(), x, sig)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	if x.service = s.byScope[sig.service]; x.service == nil {
+		x.fail(&aws.CommonError{
+			Status: http.StatusNotImplemented, Code: "NotImplementedException",
+			Message: "The service " + printable(sig.service) + " is not implemented.",
+		})
+		return
+	}
+	e, labels := x.service.find(r.Method, x.path)
+	if e == nil {
+		x.fail(x.service.unknown(r.Method, x.path))
+		return
+	}
+	x.call(e, labels, principal)
+}
+
+// begin starts an exchange; end finishes it.
+func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{s: s, w: w, r: r, start: s.now(), id: uuid.NewString()}
+	w.Header().Set("X-Amzn-Requestid", x.id)
+	return x
+}
+
+// parse takes the request line apart. Requests that no AWS API has end here.
+func (x *exchange) parse() error {
+	switch x.r.Method {
+	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+	default:
+		x.w.Header().Set("Allow", "GET, POST, PUT, PATCH, DELETE")
+		return &aws.CommonError{Status: http.StatusMethodNotAllowed, Code: "MethodNotAllowedException", Message: "The method " + printable(x.r.Method) + " is not allowed."}
+	}
+	target := x.r.RequestURI
+	if target == "" { // requests that did not come over a socket
+		target = x.r.URL.RequestURI()
+	}
+	if !strings.HasPrefix(target, "/") { // absolute form, RFC 9112 par. 3.2.2
+		target = x.r.URL.RequestURI()
+	}
+	x.path, x.rawQuery, _ = strings.Cut(target, "?")
+	q, err := url.ParseQuery(x.rawQuery)
+	if err != nil {
+		return &aws.CommonError{Status: http.StatusBadRequest, Code: "MalformedQueryStringException", Message: "The query string can't be parsed."}
+	}
+	x.query = q
+	return nil
+}
+
+var errTooLarge = &aws.CommonError{Status: http.StatusRequestEntityTooLarge, Code: "RequestEntityTooLargeException", Message: "The request body is too large."}
+
+// readBody reads the whole body, within the limit and the deadline.
+func (x *exchange) readBody() error {
+	if x.r.ContentLength > x.s.cfg.MaxBodyBytes {
+		return errTooLarge
+	}
+	if x.r.ContentLength == 0 {
+		return nil
+	}
+	if !x.s.take(x.r.Context(), x.s.reading) {
+		return x.throttled()
+	}
+	defer func() { <-x.s.reading }()
+	control := http.NewResponseController(x.w)
+	_ = control.SetReadDeadline(time.Now().Add(x.s.cfg.BodyTimeout)) // not every ResponseWriter has one
+	body, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, x.s.cfg.MaxBodyBytes))
+	if err != nil {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return errTooLarge
+		}
+		return &aws.CommonError{Status: http.StatusRequestTimeout, Code: "RequestTimeoutException", Message: "The request body did not arrive in time."}
+	}
+	_ = control.SetReadDeadline(time.Time{})
+	x.body = body
+	return nil
+}
+
+// patience is how long a request waits for its turn before it is throttled.
+const patience = 250 * time.Millisecond
+
+// take takes a place; false when none comes free in time.
+func (s *Server) take(ctx context.Context, places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	default:
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case places <- struct{}{}:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// throttled is ThrottlingException with the status that the service gives it.
+func (x *exchange) throttled() error {
+	status := http.StatusTooManyRequests
+	if x.service == x.s.byScope["iot"] {
+		status = http.StatusBadRequest
+	}
+	return &aws.CommonError{Status: status, Code: "ThrottlingException", Message: "Rate exceeded"}
+}
+
+// unknown is the answer to a path that no operation has, or none of the method.
+func (s *service) unknown(method, path string) error {
+	for other := range s.methods {
+		if other == method {
+			continue
+		}
+		if e, _ := s.find(other, path); e != nil {
+			return &aws.CommonError{Status: http.StatusMethodNotAllowed, Code: "MethodNotAllowedException", Message: "The method " + method + " is not allowed on this resource."}
+		}
+	}
+	return &aws.CommonError{Status: http.StatusNotFound, Code: "UnknownOperationException", Message: "The " + s.title + " has no operation " + method + " " + printable(path) + "."}
+}
+
+// call runs the operation and answers.
+func (x *exchange) call(e *endpoint, labels []string, p aws.Principal) {
+	x.endpoint = e
+	if e.serve == nil {
+		x.fail(&aws.CommonError{Status: http.StatusNotImplemented, Code: "NotImplementedException", Message: "The operation " + e.Name + " is not implemented."})
+		return
+	}
+	ctx, cancel := context.WithTimeout(x.r.Context(), x.s.cfg.Timeout)
+	defer cancel()
+	if !x.s.take(ctx, x.s.running) {
+		x.fail(x.throttled())
+		return
+	}
+	defer func() { <-x.s.running }()
+	ctx = aws.WithCaller(ctx, &aws.Caller{Principal: p, Account: x.s.account.ID, SourceIP: x.sourceIP(), RequestID: x.id})
+	in := wire.Request{Labels: labels, Query: x.query, Header: x.r.Header, Body: x.body}
+	out := wire.Response{Status: http.StatusOK}
+	if err := e.serve(ctx, &in, &out); err != nil {
+		x.fail(err)
+		return
+	}
+	x.answer(out.Status, out.Body)
+}
+
+// sourceIP is the address at the other end of the connection.
+func (x *exchange) sourceIP() string {
+	host, _, err := net.SplitHostPort(x.r.RemoteAddr)
+	if err != nil {
+		return x.r.RemoteAddr
+	}
+	return host
+}
