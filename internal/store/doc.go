@@ -10,5 +10,7 @@
 // BYTEA, BOOLEAN and DOUBLE PRECISION columns, $N placeholders, ON CONFLICT ...
 // DO UPDATE, RETURNING, row values for keyset pages. Times are BIGINT
 // milliseconds since 1970, JSON is TEXT or BYTEA. The comment /*WITHOUT ROWID*/
-// after a table's closing parenthesis makes it such a table on SQLite.
+// after a table's closing parenthesis makes it such a table on SQLite. A text
+// column whose order or prefixes matter is declared TEXT COLLATE "C", so that
+// both engines compare its bytes.
 package store

@@ -42,7 +42,8 @@ func migrate(ctx context.Context, db *sql.DB, dialect string) error {
 }
 
 // sqliteMigrations is a directory of migrations in which the comment
-// /*WITHOUT ROWID*/ takes effect.
+// /*WITHOUT ROWID*/ takes effect, and COLLATE "C" is left out: SQLite knows it
+// as BINARY, its default.
 type sqliteMigrations struct{ fs.FS }
 
 func (m sqliteMigrations) Open(name string) (fs.File, error) {
@@ -60,6 +61,7 @@ func (m sqliteMigrations) Open(name string) (fs.File, error) {
 		return nil, err
 	}
 	text = bytes.ReplaceAll(text, []byte("/*WITHOUT ROWID*/"), []byte(" WITHOUT ROWID "))
+	text = bytes.ReplaceAll(text, []byte(` COLLATE "C"`), nil)
 	return &memoryFile{info, bytes.NewReader(text)}, nil
 }
 

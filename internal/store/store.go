@@ -206,6 +206,11 @@ func stateFrom(ctx context.Context) *txState {
 	return st
 }
 
+// InTransaction tells whether ctx carries a transaction, which a Read or Write
+// with it would join. What is read there may be old, or may never be committed:
+// caches don't keep it.
+func InTransaction(ctx context.Context) bool { return stateFrom(ctx) != nil }
+
 // Read runs fn with a consistent view of the store; inside a Write's function
 // it sees that transaction. Statements that change anything fail.
 func (db *DB) Read(ctx context.Context, fn Func) error {
