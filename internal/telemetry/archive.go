@@ -1,0 +1,199 @@
+package telemetry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Formats of archive files.
+const (
+	Parquet   = "parquet"
+	JSONLines = "jsonl"
+)
+
+// Row is one message on its way into the archive.
+type Row struct {
+	// ID identifies the message within its source; a batch is in order of IDs.
+	ID int64
+	// Part counts from 0 when one message became several rows.
+	Part int32
+	// Rule, Topic and ClientID say where it comes from; empty when unknown.
+	Rule, Topic, ClientID string
+	// Received is when the broker accepted it; its day is the partition.
+	Received time.Time
+	// Payload is JSON, or anything else, which becomes one binary column.
+	Payload []byte
+}
+
+// Archive writes messages to files. It is safe for concurrent use, but for one
+// source at a time: calls of Write with the same source must not overlap.
+type Archive struct {
+	root   *os.Root
+	format string
+}
+
+// OpenArchive opens the archive in dir, making the directory as needed. Format is
+// Parquet (zstd) or JSONLines.
+func OpenArchive(dir, format string) (*Archive, error) {
+	if format == "" {
+		format = Parquet
+	}
+	if format != Parquet && format != JSONLines {
+		return nil, fmt.Errorf("telemetry: archive format %q is neither %s nor %s", format, Parquet, JSONLines)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("telemetry: archive: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("telemetry: archive: %w", err)
+	}
+	return &Archive{root: root, format: format}, nil
+}
+
+// Close ends the use of the directory.
+func (a *Archive) Close() error { return a.root.Close() }
+
+var streamName = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,64}$`)
+
+// ErrStreamName is returned by Write for a name that no stream can have.
+var ErrStreamName = errors.New("telemetry: a stream's name has 1 to 64 of the characters a-z A-Z 0-9 _ . - and does not begin with a dot")
+
+// CheckStream returns ErrStreamName for a name that no stream can have.
+func CheckStream(name string) error {
+	if !streamName.MatchString(name) || name[0] == '.' {
+		return ErrStreamName
+	}
+	return nil
+}
+
+// Write stores the rows of a source in files of the stream, one a day of arrival,
+// and returns their names once all are on stable storage. Rows that earlier files
+// of the source hold already, because the caller did not live to hear of it, are
+// left out. After an error some of the rows may be stored; write all of them again.
+func (a *Archive) Write(ctx context.Context, stream string, source int64, rows []Row) ([]string, error) {
+	if err := CheckStream(stream); err != nil {
+		return nil, err
+	}
+	days := map[string][]Row{}
+	for i := range rows {
+		d := partition(stream, rows[i].Received)
+		days[d] = append(days[d], rows[i])
+	}
+	var files []string
+	for _, dir := range slices.Sorted(mapKeys(days)) {
+		if err := ctx.Err(); err != nil {
+			return files, err
+		}
+		batch, err := a.missing(dir, source, days[dir])
+		if err != nil {
+			return files, fmt.Errorf("telemetry: archive %s: %w", dir, err)
+		}
+		if len(batch) == 0 {
+			continue
+		}
+		name := path.Join(dir, fileName{source, batch[0].ID, batch[len(batch)-1].ID}.String()+"."+a.format)
+		write := writeParquet
+		if a.format == JSONLines {
+			write = writeJSONLines
+		}
+		err = PublishFile(a.root, name, func(w io.Writer) error { return write(w, batch) })
+		if err != nil {
+			return files, fmt.Errorf("telemetry: archive %s: %w", name, err)
+		}
+		files = append(files, name)
+	}
+	return files, nil
+}
+
+func mapKeys[V any](m map[string]V) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+func partition(stream string, t time.Time) string {
+	t = t.UTC()
+	return fmt.Sprintf("%s/year=%04d/month=%02d/day=%02d", stream, t.Year(), t.Month(), t.Day())
+}
+
+// fileName is what a file's name says of its rows.
+type fileName struct{ source, first, last int64 }
+
+func (n fileName) String() string { return fmt.Sprintf("%016x-%016x-%016x", n.source, n.first, n.last) }
+
+func parseFileName(s string) (n fileName, ok bool) {
+	base, ext, _ := strings.Cut(s, ".")
+	if ext != Parquet && ext != JSONLines {
+		return n, false
+	}
+	parts := strings.Split(base, "-")
+	if len(parts) != 3 {
+		return n, false
+	}
+	for i, to := range []*int64{&n.source, &n.first, &n.last} {
+		v, err := strconv.ParseInt(parts[i], 16, 64)
+		if err != nil {
+			return n, false
+		}
+		*to = v
+	}
+	return n, true
+}
+
+// rowID is a row's identity within its source.
+type rowID struct {
+	id   int64
+	part int32
+}
+
+// missing returns, in order, the rows that no file of the source holds.
+func (a *Archive) missing(dir string, source int64, rows []Row) ([]Row, error) {
+	slices.SortStableFunc(rows, func(x, y Row) int { return cmp.Or(cmp.Compare(x.ID, y.ID), cmp.Compare(x.Part, y.Part)) })
+	entries, err := a.readDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	first, last := rows[0].ID, rows[len(rows)-1].ID
+	stored := map[rowID]bool{}
+	for _, e := range entries {
+		n, ok := parseFileName(e)
+		if !ok || n.source != source || n.first > last || n.last < first {
+			continue
+		}
+		if err := a.readIDs(path.Join(dir, e), stored); err != nil {
+			return nil, err
+		}
+	}
+	if len(stored) == 0 {
+		return rows, nil
+	}
+	return slices.DeleteFunc(rows, func(r Row) bool { return stored[rowID{r.ID, r.Part}] }), nil
+}
+
+func (a *Archive) readDir(dir string) ([]string, error) {
+	d, err := a.root.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Readdirnames(-1)
+}

@@ -1,0 +1,17 @@
+// Package telemetry keeps messages for analysis: an archive of Parquet files.
+//
+// An Archive writes batches of messages to files under
+//
+//	<dir>/<stream>/year=2026/month=11/day=24/<source>-<first>-<last>.parquet
+//
+// partitioned by the day (UTC) in which the broker received them. A file appears
+// under its name only whole and on stable storage. Each row carries the identity
+// of its message, so that a batch that is written again after a crash leaves out
+// what files already hold.
+//
+// The columns of a file come from the messages in it: members of JSON objects
+// become columns, nested objects become columns named parent.child, arrays are
+// JSON text; a column that holds whole numbers in one message and fractions in
+// another is DOUBLE, and STRING when the types have nothing in common. All of
+// them are optional. Columns that begin with flotilla_ describe the message.
+package telemetry
