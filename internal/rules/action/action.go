@@ -1,0 +1,259 @@
+package action
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"flotilla/internal/aws"
+	"flotilla/internal/aws/iot"
+	"flotilla/internal/mqtt"
+	"flotilla/internal/rules/sql"
+	"flotilla/internal/telemetry"
+)
+
+// Record is one message for an action.
+type Record struct {
+	// ID identifies the record in the deployment.
+	ID int64
+	// Rule is the rule's name.
+	Rule string
+	// Topic is the topic that the rule saw; ClientID is empty for the service and for HTTP.
+	Topic, ClientID string
+	// Received is when the broker accepted the message.
+	Received time.Time
+	// Payload is what the rule made of the message. Sinks must not write to it.
+	Payload []byte
+	// Fields are the filled templates of the action, in the order of Action.Templates.
+	Fields []string
+}
+
+// Sink executes one action of one rule. Its methods are called by one goroutine
+// at a time.
+type Sink interface {
+	// Do executes records in their order and returns how many of them, counted
+	// from the first, were executed; err tells why the next one was not, and is
+	// nil only when all were. An error made by Permanent says that another
+	// attempt at that record can not succeed.
+	Do(ctx context.Context, records []Record) (done int, err error)
+	// Resource names what the action acts on for a record, as failedResource of
+	// an error action's message does.
+	Resource(r *Record) string
+	// Close ends the use of the sink.
+	Close() error
+}
+
+// Batch says how many records Do wants at once.
+type Batch struct {
+	// Rows and Bytes bound a batch; a single record may be larger than Bytes.
+	Rows, Bytes int
+	// Linger is how long the oldest record may wait for the batch to fill.
+	Linger time.Duration
+}
+
+// Action is a compiled action. It is immutable.
+type Action struct {
+	// Kind is the name in the model: kinesis. Name is how a message to an error
+	// action calls it: KinesisAction.
+	Kind, Name string
+	// Templates are the fields to fill for each message.
+	Templates []*sql.Template
+
+	batch func(Env) Batch
+	open  func(Env) (Sink, error)
+}
+
+// Batch is how many records the action's sink wants at once.
+func (a *Action) Batch(env Env) Batch {
+	b := Batch{Rows: 256, Bytes: 1 << 20}
+	if a.batch != nil {
+		b = a.batch(env)
+	}
+	return b
+}
+
+// Open makes the sink. It does not wait for the destination.
+func (a *Action) Open(env Env) (Sink, error) { return a.open(env) }
+
+// Publisher delivers messages of the service; Publish returns once what it owes to
+// absent subscribers is durable.
+type Publisher interface {
+	Publish(ctx context.Context, m *mqtt.Message) error
+}
+
+// Objects stores objects under a bucket and a key. An object appears whole, in the
+// place of the one that was there; Put returns once it is on stable storage.
+type Objects interface {
+	Put(ctx context.Context, bucket, key string, payload []byte) error
+}
+
+// Env is what the deployment has for actions.
+type Env struct {
+	// Source identifies the action across all its records.
+	Source    int64
+	Publisher Publisher
+	Conn      *nats.Conn
+	Streams   Streams
+	Archive   *telemetry.Archive
+	Firehose  Batch
+	Objects   Objects
+	Log       *slog.Logger
+	Now       func() time.Time
+}
+
+// Permanent marks err as one that no further attempt can help.
+func Permanent(err error) error { return &permanentError{err} }
+
+type permanentError struct{ err error }
+
+func (e *permanentError) Error() string { return e.err.Error() }
+func (e *permanentError) Unwrap() error { return e.err }
+
+// IsPermanent tells whether err was marked by Permanent.
+func IsPermanent(err error) bool {
+	var p *permanentError
+	return errors.As(err, &p)
+}
+
+// Parse compiles a substitution template of a rule. A nil Parse leaves templates
+// out, as suits an action whose records have been filled already.
+type Parse func(text string, field sql.Field) (*sql.Template, error)
+
+// compiler reads the parameters of an action.
+type compiler struct {
+	kind  string
+	parse Parse
+	err   error
+	out   []*sql.Template
+}
+
+// template takes a field that is a substitution template and returns its index in
+// Record.Fields; -1 when it is absent.
+func (c *compiler) template(name string, text *string, field sql.Field) int {
+	if text == nil || c.err != nil {
+		return -1
+	}
+	if c.parse == nil {
+		c.out = append(c.out, nil)
+		return len(c.out) - 1
+	}
+	t, err := c.parse(*text, field)
+	if err != nil {
+		c.err = fmt.Errorf("%s: %s: %w", c.kind, name, err)
+		return -1
+	}
+	c.out = append(c.out, t)
+	return len(c.out) - 1
+}
+
+// checked is template for a field whose value must pass check; a constant is
+// checked now.
+func (c *compiler) checked(name, text string, check func(string) error) int {
+	i := c.template(name, &text, sql.Generic)
+	c.constant(i, check)
+	return i
+}
+
+// constant checks a template now if it always expands to the same text.
+func (c *compiler) constant(i int, check func(string) error) {
+	if c.err != nil || i < 0 || c.out[i] == nil {
+		return
+	}
+	if text, ok := c.out[i].Constant(); ok {
+		if err := check(text); err != nil {
+			c.refuse("%w", err)
+		}
+	}
+}
+
+// role checks the role that AWS would assume; here it stands for nothing.
+func (c *compiler) role(arn string) {
+	if a, ok := aws.ParseARN(arn); !ok || a.Service != "iam" {
+		c.refuse("roleArn %q is not the ARN of a role", arn)
+	}
+}
+
+// value is what an optional parameter holds, or the zero value.
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+// refuse notes the first thing that is wrong.
+func (c *compiler) refuse(format string, args ...any) {
+	if c.err == nil {
+		c.err = fmt.Errorf(c.kind+": "+format, args...)
+	}
+}
+
+// kind is a line of the table: an action of the model.
+type kind struct {
+	name string
+	// has tells whether the action is of this kind.
+	has func(*iot.Action) bool
+	// compile is nil for a kind that is not implemented.
+	compile func(*compiler, *iot.Action) *Action
+}
+
+// kinds are all actions of the model.
+var kinds = []kind{
+	{"republish", func(a *iot.Action) bool { return a.Republish != nil }, compileRepublish},
+	{"kinesis", func(a *iot.Action) bool { return a.Kinesis != nil }, compileKinesis},
+	{"sns", func(a *iot.Action) bool { return a.Sns != nil }, compileSNS},
+	{"sqs", func(a *iot.Action) bool { return a.Sqs != nil }, compileSQS},
+	{"firehose", func(a *iot.Action) bool { return a.Firehose != nil }, compileFirehose},
+	{"s3", func(a *iot.Action) bool { return a.S3 != nil }, compileS3},
+
+	{"cloudwatchAlarm", func(a *iot.Action) bool { return a.CloudwatchAlarm != nil }, nil},
+	{"cloudwatchLogs", func(a *iot.Action) bool { return a.CloudwatchLogs != nil }, nil},
+	{"cloudwatchMetric", func(a *iot.Action) bool { return a.CloudwatchMetric != nil }, nil},
+	{"dynamoDB", func(a *iot.Action) bool { return a.DynamoDB != nil }, nil},
+	{"dynamoDBv2", func(a *iot.Action) bool { return a.DynamoDBv2 != nil }, nil},
+	{"elasticsearch", func(a *iot.Action) bool { return a.Elasticsearch != nil }, nil},
+	{"http", func(a *iot.Action) bool { return a.Http != nil }, nil},
+	{"iotAnalytics", func(a *iot.Action) bool { return a.IotAnalytics != nil }, nil},
+	{"iotEvents", func(a *iot.Action) bool { return a.IotEvents != nil }, nil},
+	{"iotSiteWise", func(a *iot.Action) bool { return a.IotSiteWise != nil }, nil},
+	{"kafka", func(a *iot.Action) bool { return a.Kafka != nil }, nil},
+	{"lambda", func(a *iot.Action) bool { return a.Lambda != nil }, nil},
+	{"location", func(a *iot.Action) bool { return a.Location != nil }, nil},
+	{"openSearch", func(a *iot.Action) bool { return a.OpenSearch != nil }, nil},
+	{"salesforce", func(a *iot.Action) bool { return a.Salesforce != nil }, nil},
+	{"stepFunctions", func(a *iot.Action) bool { return a.StepFunctions != nil }, nil},
+	{"timestream", func(a *iot.Action) bool { return a.Timestream != nil }, nil},
+}
+
+// Compile checks an action of a rule and compiles it. The error is one sentence for
+// the rule's author that names the parameter.
+func Compile(a *iot.Action, parse Parse) (*Action, error) {
+	var found *kind
+	for i := range kinds {
+		if a == nil || !kinds[i].has(a) {
+			continue
+		}
+		if found != nil {
+			return nil, fmt.Errorf("an action is of one kind: it has both %s and %s", found.name, kinds[i].name)
+		}
+		found = &kinds[i]
+	}
+	switch {
+	case found == nil:
+		return nil, errors.New("an action has no kind, such as republish or kinesis")
+	case found.compile == nil:
+		return nil, fmt.Errorf("the action %s is not implemented", found.name)
+	}
+	c := &compiler{kind: found.name, parse: parse}
+	out := found.compile(c, a)
+	if c.err != nil {
+		return nil, c.err
+	}
+	out.Kind, out.Name, out.Templates = found.name, strings.ToUpper(found.name[:1])+found.name[1:]+"Action", c.out
+	return out, nil
+}

@@ -1,0 +1,69 @@
+package action
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go"
+)
+
+// Endpoint is an S3-compatible service that takes the objects of s3 actions.
+type Endpoint struct {
+	URL       string `name:"rules.s3-endpoint" help:"S3-compatible service for the s3 action, as a URL; objects go to the data directory when it is empty."`
+	Region    string `name:"rules.s3-region" help:"Region that requests to it are signed for; the deployment's when empty."`
+	AccessKey string `name:"rules.s3-access-key" help:"Access key for it."`
+	SecretKey string `name:"rules.s3-secret-key" help:"Secret key for it."`
+	PathStyle bool   `name:"rules.s3-path-style" default:"true" negatable:"" help:"Name buckets in the path of its URLs, not in the host."`
+}
+
+// Open makes a client; region is used when the endpoint has none of its own.
+func (e Endpoint) Open(region string) (Objects, error) {
+	if e.AccessKey == "" || e.SecretKey == "" {
+		return nil, errors.New("rules.s3-endpoint needs rules.s3-access-key and rules.s3-secret-key")
+	}
+	if e.Region != "" {
+		region = e.Region
+	}
+	return &bucketStore{s3.New(s3.Options{
+		BaseEndpoint: &e.URL, Region: region, UsePathStyle: e.PathStyle,
+		Credentials:      credentials.NewStaticCredentialsProvider(e.AccessKey, e.SecretKey, ""),
+		RetryMaxAttempts: 1, // the dispatcher repeats
+		HTTPClient:       &http.Client{Timeout: time.Minute},
+		// Checksums beyond what S3 itself demands are unknown to other services.
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
+	})}, nil
+}
+
+// bucketStore is an S3-compatible service.
+type bucketStore struct{ client *s3.Client }
+
+// Put stores an object; buckets are not made. Refusals of the request (4xx but 403,
+// 404 of the bucket, 408 and 429, which an operator or time may mend) are permanent.
+func (b *bucketStore) Put(ctx context.Context, bucket, key string, payload []byte) error {
+	_, err := b.client.PutObject(ctx, &s3.PutObjectInput{
+		Bucket: &bucket, Key: &key, Body: bytes.NewReader(payload), ContentLength: aws.Int64(int64(len(payload))),
+	})
+	if err == nil {
+		return nil
+	}
+	var answer interface{ HTTPStatusCode() int }
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		wrapped := fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage())
+		if errors.As(err, &answer) {
+			switch answer.HTTPStatusCode() {
+			case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong:
+				return Permanent(wrapped)
+			}
+		}
+		return wrapped
+	}
+	return err
+}

@@ -1,0 +1,331 @@
+package rules
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"flotilla/internal/aws"
+	"flotilla/internal/aws/iot"
+	"flotilla/internal/mqtt"
+	"flotilla/internal/rules/action"
+	"flotilla/internal/rules/sql"
+	"flotilla/internal/store"
+	"flotilla/internal/telemetry"
+)
+
+// kindRule is the kind of changes on the bus; the key is the rule's name.
+const kindRule = "rule"
+
+// Bus is NATS and the news between nodes.
+type Bus interface {
+	// Changed tells that something changed; called after its commit.
+	Changed(kind, key string)
+	// OnChange asks for fn to be called at changes of a kind; key "" is everything of it.
+	OnChange(kind string, fn func(key string))
+	// Conn is the connection to NATS, JetStream included.
+	Conn() *nats.Conn
+	// NodeID names this node among those that share the store.
+	NodeID() string
+}
+
+// Publisher delivers what rules republish. Publish returns once what is owed to
+// absent subscribers is durable.
+type Publisher interface {
+	Publish(ctx context.Context, m *mqtt.Message) error
+}
+
+// Tags keeps the tags of rules.
+type Tags interface {
+	TagResource(context.Context, *iot.TagResourceRequest) (*iot.TagResourceResponse, error)
+}
+
+// Config says which engines stand behind actions, and bounds them; zero values are
+// the defaults.
+type Config struct {
+	MaxRules int `name:"rules.max-rules" default:"1000" help:"Most topic rules."`
+
+	OutboxRows  int64         `name:"rules.outbox-rows" default:"1000000" help:"Most messages that wait for one action of a rule, on one node; further ones are refused."`
+	OutboxBytes int64         `name:"rules.outbox-bytes" default:"1073741824" help:"Most bytes that wait for one action of a rule, on one node; further messages are refused."`
+	RetryFor    time.Duration `name:"rules.retry-for" default:"10m" help:"How long an action is tried for a message before the rule's errorAction gets it."`
+	KeepFor     time.Duration `name:"rules.keep-for" default:"24h" help:"How long an action is tried for a message when the rule has no errorAction; then it is dropped."`
+	Timeout     time.Duration `name:"rules.timeout" default:"30s" help:"How long one attempt at an action may take."`
+	Drain       time.Duration `name:"rules.drain" default:"5s" help:"How long the actions may go on when the server stops; what is left is done after its next start."`
+	Lease       time.Duration `name:"rules.lease" default:"30s" help:"How long a node may be silent before others execute what it left."`
+
+	StreamMaxBytes   int64         `name:"rules.stream-max-bytes" default:"536870912" help:"Bytes of a stream that an action makes; the oldest messages go, full queues (sqs) take nothing more."`
+	StreamMaxAge     time.Duration `name:"rules.stream-max-age" default:"24h" help:"How long streams that actions make keep messages."`
+	StreamDuplicates time.Duration `name:"rules.stream-duplicates" default:"2m" help:"How long streams that actions make remember message ids."`
+	StreamReplicas   int           `name:"rules.stream-replicas" default:"1" help:"Replicas of streams that actions make, in a NATS cluster."`
+	MaxStreams       int           `name:"rules.max-streams" default:"1000" help:"Most streams in NATS before actions make no more."`
+
+	FirehoseInterval time.Duration `name:"rules.firehose-interval" default:"60s" help:"How long a message may wait for its archive file."`
+	FirehoseBytes    int           `name:"rules.firehose-bytes" default:"67108864" help:"Bytes of messages after which an archive file is written."`
+	FirehoseRows     int           `name:"rules.firehose-rows" default:"200000" help:"Messages after which an archive file is written."`
+	FirehoseFormat   string        `name:"rules.firehose-format" default:"parquet" enum:"parquet,jsonl" help:"Format of archive files: parquet or jsonl."`
+
+	S3 action.Endpoint `embed:""`
+}
+
+func (c Config) withDefaults() Config {
+	set(&c.MaxRules, 1000)
+	set(&c.OutboxRows, 1_000_000)
+	set(&c.OutboxBytes, 1<<30)
+	set(&c.RetryFor, 10*time.Minute)
+	set(&c.KeepFor, 24*time.Hour)
+	set(&c.Timeout, 30*time.Second)
+	set(&c.Drain, 5*time.Second)
+	set(&c.Lease, 30*time.Second)
+	set(&c.StreamMaxBytes, 512<<20)
+	set(&c.StreamMaxAge, 24*time.Hour)
+	set(&c.StreamDuplicates, 2*time.Minute)
+	set(&c.StreamReplicas, 1)
+	set(&c.MaxStreams, 1000)
+	set(&c.FirehoseInterval, time.Minute)
+	set(&c.FirehoseBytes, 64<<20)
+	set(&c.FirehoseRows, 200_000)
+	if c.FirehoseFormat == "" {
+		c.FirehoseFormat = telemetry.Parquet
+	}
+	return c
+}
+
+func set[T int | int64 | time.Duration](p *T, v T) {
+	if *p <= 0 {
+		*p = v
+	}
+}
+
+// Deps are the others that the room works with.
+type Deps struct {
+	Account   aws.Account
+	DB        *store.DB
+	Bus       Bus
+	Publisher Publisher // nil: the republish action fails
+	Tags      Tags      // nil: rules can't have tags
+	// External serves the functions of SQL that read other systems; a rule that calls
+	// one without an implementation is refused.
+	External sql.External
+	// Archive and Objects are the directories of the firehose and s3 actions.
+	Archive, Objects string
+	Log              *slog.Logger
+	Metrics          prometheus.Registerer
+	Now              func() time.Time // time.Now when nil
+}
+
+// Engine is the room. It is safe for concurrent use.
+type Engine struct {
+	cfg     Config
+	d       Deps
+	log     *slog.Logger
+	now     func() time.Time
+	env     action.Env
+	metrics *metrics
+	closers []func() error
+
+	generation atomic.Uint64
+	mu         sync.RWMutex // guards byName and what trie says of it
+	byName     map[string]*rule
+	trie       *mqtt.Trie[*rule]
+
+	queuesMu sync.Mutex
+	queues   map[int64]*queue // by action id
+
+	writer   atomic.Pointer[writerState] // nil before Start
+	observed map[int64]observation       // writers of other nodes
+	held     map[int64]*heldWriter       // writers of other runs that this node executes
+
+	loading  sync.Mutex
+	stale    chan string // names of rules to load again; "" all
+	ctx      context.Context
+	cancel   context.CancelFunc
+	closing  chan struct{}
+	tasks    sync.WaitGroup // follow, beat
+	gate     sync.Mutex     // guards closed, and dispatch against its end
+	closed   bool
+	dispatch sync.WaitGroup // dispatchers
+}
+
+// New makes the engine and opens the directories of its actions.
+func New(cfg Config, d Deps) (*Engine, error) {
+	cfg = cfg.withDefaults()
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	e := &Engine{
+		cfg: cfg, d: d, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
+		byName: map[string]*rule{}, trie: mqtt.NewTrie[*rule](), queues: map[int64]*queue{},
+		stale: make(chan string, 1024), closing: make(chan struct{}),
+		observed: map[int64]observation{}, held: map[int64]*heldWriter{},
+	}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.env = action.Env{
+		Publisher: d.Publisher, Conn: d.Bus.Conn(), Log: d.Log, Now: d.Now,
+		Streams: action.Streams{
+			Max: cfg.MaxStreams, MaxBytes: cfg.StreamMaxBytes, MaxAge: cfg.StreamMaxAge,
+			Duplicates: min(cfg.StreamDuplicates, cfg.StreamMaxAge), Replicas: cfg.StreamReplicas,
+		},
+		Firehose: action.Batch{Rows: cfg.FirehoseRows, Bytes: cfg.FirehoseBytes, Linger: cfg.FirehoseInterval},
+	}
+	if err := e.openDestinations(); err != nil {
+		return nil, errors.Join(err, e.closeDestinations())
+	}
+	if d.Metrics != nil {
+		d.Metrics.MustRegister(backlogs{e})
+	}
+	d.Bus.OnChange(kindRule, e.changed)
+	return e, nil
+}
+
+func (e *Engine) openDestinations() error {
+	if e.d.Archive != "" {
+		archive, err := telemetry.OpenArchive(e.d.Archive, e.cfg.FirehoseFormat)
+		if err != nil {
+			return err
+		}
+		e.env.Archive = archive
+		e.closers = append(e.closers, archive.Close)
+	}
+	switch {
+	case e.cfg.S3.URL != "":
+		objects, err := e.cfg.S3.Open(e.d.Account.Region)
+		if err != nil {
+			return err
+		}
+		e.env.Objects = objects
+	case e.d.Objects != "":
+		objects, err := action.OpenDirectory(e.d.Objects)
+		if err != nil {
+			return err
+		}
+		e.env.Objects = objects
+		e.closers = append(e.closers, objects.Close)
+	}
+	return nil
+}
+
+func (e *Engine) closeDestinations() (err error) {
+	for _, c := range e.closers {
+		err = errors.Join(err, c())
+	}
+	return err
+}
+
+// Start loads the rules and goes on with what the outbox holds.
+func (e *Engine) Start(ctx context.Context) error {
+	if err := e.startWriter(ctx); err != nil {
+		return fmt.Errorf("rules: %w", err)
+	}
+	if err := e.load(ctx, ""); err != nil {
+		return fmt.Errorf("rules: load: %w", err)
+	}
+	if err := e.takeOver(ctx); err != nil {
+		return fmt.Errorf("rules: outbox: %w", err)
+	}
+	e.tasks.Go(e.follow)
+	e.tasks.Go(e.beat)
+	return nil
+}
+
+// Close lets the actions go on for at most Config.Drain and stops. What is left
+// stays in the outbox. Nothing may be evaluated any more.
+func (e *Engine) Close() error {
+	e.gate.Lock()
+	if e.closed {
+		e.gate.Unlock()
+		return nil
+	}
+	e.closed = true
+	close(e.closing)
+	e.gate.Unlock()
+	e.tasks.Wait()
+	idle := make(chan struct{})
+	go func() {
+		e.dispatch.Wait()
+		close(idle)
+	}()
+	drain := time.NewTimer(e.cfg.Drain)
+	defer drain.Stop()
+	select {
+	case <-idle:
+	case <-drain.C:
+	}
+	e.cancel()
+	<-idle
+	e.queuesMu.Lock()
+	for _, q := range e.queues {
+		q.closeSink()
+	}
+	e.queuesMu.Unlock()
+	return errors.Join(e.leaveWriter(), e.closeDestinations())
+}
+
+// enter admits a dispatcher, which then leaves by dispatch.Done; false means that
+// the engine is closing.
+func (e *Engine) enter() bool {
+	e.gate.Lock()
+	defer e.gate.Unlock()
+	if e.closed {
+		return false
+	}
+	e.dispatch.Add(1)
+	return true
+}
+
+// changed hears from the bus that a rule is new, other or gone.
+func (e *Engine) changed(name string) {
+	select {
+	case e.stale <- name:
+	default:
+		// Full: whoever reads the last of it loads everything.
+		select {
+		case <-e.stale:
+		default:
+		}
+		select {
+		case e.stale <- "":
+		default:
+		}
+	}
+}
+
+// follow loads what changed.
+func (e *Engine) follow() {
+	for {
+		select {
+		case name := <-e.stale:
+			for err := e.load(e.ctx, name); err != nil; err = e.load(e.ctx, name) {
+				e.log.Warn("rules: a change could not be read", "rule", name, "err", err)
+				if !e.pause(250 * time.Millisecond) {
+					return
+				}
+			}
+		case <-e.closing:
+			return
+		}
+	}
+}
+
+// pause waits; false means that the engine stops.
+func (e *Engine) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-e.closing:
+		return false
+	case <-e.ctx.Done():
+		return false
+	}
+}
