@@ -45,12 +45,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.fail(err)
 		return
 	}
+	x.service = s.byScope[sig.service]
 	principal, err := s.authenticate(r.Context(), x, sig)
 	if err != nil {
 		x.fail(err)
 		return
 	}
-	if x.service = s.byScope[sig.service]; x.service == nil {
+	if x.service == nil {
 		x.fail(&aws.CommonError{
 			Status: http.StatusNotImplemented, Code: "NotImplementedException",
 			Message: "The service " + printable(sig.service) + " is not implemented.",

@@ -44,6 +44,7 @@ func TestRoutes(t *testing.T) {
 		{"iot", "GET", "/things/t/jobs", "ListJobExecutionsForThing"},
 		{"iot-jobs-data", "GET", "/things/t/jobs", "GetPendingJobExecutions"},
 		{"iot", "POST", "/command-executions", "ListCommandExecutions"},
+		{"execute-api", "GET", "/things/t/jobs", "ListJobExecutionsForThing"}, // old clients
 		{"iot-jobs-data", "POST", "/command-executions", "StartCommandExecution"},
 		// SDKs differ in the slash at the end.
 		{"iot", "GET", "/authorizers/", "ListAuthorizers"},

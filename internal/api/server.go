@@ -90,9 +90,13 @@ func New(cfg Config, d Deps) *Server {
 	return &Server{
 		cfg: cfg, account: d.Account, keys: d.Keys, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
 		services: []*service{control, data, jobs},
-		byScope:  map[string]*service{"iot": control, "iotdata": data, "iotdevicegateway": data, "iot-jobs-data": jobs},
-		reading:  make(chan struct{}, cfg.MaxConcurrent),
-		running:  make(chan struct{}, cfg.MaxConcurrent),
+		byScope: map[string]*service{
+			"iot": control, "iotdata": data, "iot-jobs-data": jobs,
+			"execute-api":      control, // what clients signed before 2023 (AWS CLI 2.9 of Debian 12, JavaScript SDK v2)
+			"iotdevicegateway": data,    // https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
+		},
+		reading: make(chan struct{}, cfg.MaxConcurrent),
+		running: make(chan struct{}, cfg.MaxConcurrent),
 	}
 }
 

@@ -244,7 +244,7 @@ func (m *model) decoder(w *writer, s *shape) {
 		bit := ""
 		for i, r := range required {
 			if r == p {
-				bit = fmt.Sprintf("seen |= 1 << %d", i)
+				bit = fmt.Sprintf("\nseen |= 1 << %d", i)
 			}
 		}
 		m.decodeInto(w, s, p, bit)
@@ -260,10 +260,10 @@ func (m *model) decodeInto(w *writer, s *shape, p *member, then string) {
 	field, t := "s."+export(p.name), m.Shapes[p.Shape]
 	switch t.Type {
 	case "structure":
-		w.p("if !d.Null() {\n%s = new(%s)\n%s.decode(d)\n%s\n}", field, export(t.name), field, then)
+		w.p("if !d.Null() {\n%s = new(%s)\n%s.decode(d)%s\n}", field, export(t.name), field, then)
 		return
 	case "list", "map":
-		w.p("if !d.Null() {\n%s = decode%s(d)\n%s\n}", field, export(t.name), then)
+		w.p("if !d.Null() {\n%s = decode%s(d)%s\n}", field, export(t.name), then)
 		return
 	}
 	v := "v"
@@ -275,7 +275,7 @@ func (m *model) decodeInto(w *writer, s *shape, p *member, then string) {
 			v = "&v"
 		}
 	}
-	w.p("if v, ok := %s; ok {\n%s = %s\n%s\n}", m.scan(p.Shape), field, v, then)
+	w.p("if v, ok := %s; ok {\n%s = %s%s\n}", m.scan(p.Shape), field, v, then)
 }
 
 // scan reads a scalar or a blob.
@@ -454,10 +454,7 @@ func (m *model) encodeValue(w *writer, name, v string) {
 	case "boolean":
 		w.p("b = strconv.AppendBool(b, %s)", v)
 	case "timestamp":
-		if strings.HasPrefix(v, "*") {
-			v = v[1:]
-		}
-		w.p("b = wire.AppendTime(b, %s.Time)", v)
+		w.p("b = wire.AppendTime(b, %s.Time)", strings.TrimPrefix(v, "*"))
 	case "blob":
 		w.p("b = wire.AppendBlob(b, %s)", v)
 	case "structure":

@@ -2,9 +2,16 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
+
+	"flotilla/internal/aws/wire"
 )
 
 // TestGeneratedCodeIsCurrent fails when models or generator have changed and
@@ -37,4 +44,48 @@ func TestGeneratedCodeIsCurrent(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestPatterns: every pattern of the models compiles here, and matches as a plain
+// regular expression does.
+func TestPatterns(t *testing.T) {
+	java := strings.NewReplacer(`\p{Graph}`, `[:graph:]`, `\p{Upper}`, `A-Z`, `\p{Digit}`, `0-9`, `\p{Cntrl}`, `[:cntrl:]`)
+	n := 0
+	for _, s := range services {
+		for _, name := range s.models {
+			text, err := os.ReadFile(filepath.Join("../models", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var m model
+			if err := json.Unmarshal(text, &m); err != nil {
+				t.Fatal(err)
+			}
+			for _, sh := range m.Shapes {
+				if sh.Pattern == "" {
+					continue
+				}
+				n++
+				plain := regexp.MustCompile(`^(?:` + java.Replace(sh.Pattern) + `)$`)
+				p := wire.NewPattern(sh.Pattern)
+				rapid.Check(t, func(t *rapid.T) {
+					s := rapid.OneOf(rapid.StringMatching(sh.simple()), rapid.String(), rapid.StringMatching(`[ -~]{0,20}`)).Draw(t, "s")
+					if got, want := p.Match(s), plain.MatchString(s); got != want {
+						t.Fatalf("%s %q: %v, want %v", sh.Pattern, s, got, want)
+					}
+				})
+			}
+		}
+	}
+	if n < 100 {
+		t.Errorf("%d patterns", n)
+	}
+}
+
+// simple is the pattern, or another where it is not one that rapid can generate.
+func (s *shape) simple() string {
+	if strings.Contains(s.Pattern, `\p{`) || strings.ContainsAny(s.Pattern, "^$") {
+		return `[a-z0-9-]*`
+	}
+	return s.Pattern
 }

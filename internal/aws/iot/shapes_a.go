@@ -182,161 +182,138 @@ func (s *Action) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.DynamoDB = new(DynamoDBAction)
 				s.DynamoDB.decode(d)
-
 			}
 		case "dynamoDBv2":
 			d.At("dynamoDBv2")
 			if !d.Null() {
 				s.DynamoDBv2 = new(DynamoDBv2Action)
 				s.DynamoDBv2.decode(d)
-
 			}
 		case "lambda":
 			d.At("lambda")
 			if !d.Null() {
 				s.Lambda = new(LambdaAction)
 				s.Lambda.decode(d)
-
 			}
 		case "sns":
 			d.At("sns")
 			if !d.Null() {
 				s.Sns = new(SnsAction)
 				s.Sns.decode(d)
-
 			}
 		case "sqs":
 			d.At("sqs")
 			if !d.Null() {
 				s.Sqs = new(SqsAction)
 				s.Sqs.decode(d)
-
 			}
 		case "kinesis":
 			d.At("kinesis")
 			if !d.Null() {
 				s.Kinesis = new(KinesisAction)
 				s.Kinesis.decode(d)
-
 			}
 		case "republish":
 			d.At("republish")
 			if !d.Null() {
 				s.Republish = new(RepublishAction)
 				s.Republish.decode(d)
-
 			}
 		case "s3":
 			d.At("s3")
 			if !d.Null() {
 				s.S3 = new(S3Action)
 				s.S3.decode(d)
-
 			}
 		case "firehose":
 			d.At("firehose")
 			if !d.Null() {
 				s.Firehose = new(FirehoseAction)
 				s.Firehose.decode(d)
-
 			}
 		case "cloudwatchMetric":
 			d.At("cloudwatchMetric")
 			if !d.Null() {
 				s.CloudwatchMetric = new(CloudwatchMetricAction)
 				s.CloudwatchMetric.decode(d)
-
 			}
 		case "cloudwatchAlarm":
 			d.At("cloudwatchAlarm")
 			if !d.Null() {
 				s.CloudwatchAlarm = new(CloudwatchAlarmAction)
 				s.CloudwatchAlarm.decode(d)
-
 			}
 		case "cloudwatchLogs":
 			d.At("cloudwatchLogs")
 			if !d.Null() {
 				s.CloudwatchLogs = new(CloudwatchLogsAction)
 				s.CloudwatchLogs.decode(d)
-
 			}
 		case "elasticsearch":
 			d.At("elasticsearch")
 			if !d.Null() {
 				s.Elasticsearch = new(ElasticsearchAction)
 				s.Elasticsearch.decode(d)
-
 			}
 		case "salesforce":
 			d.At("salesforce")
 			if !d.Null() {
 				s.Salesforce = new(SalesforceAction)
 				s.Salesforce.decode(d)
-
 			}
 		case "iotAnalytics":
 			d.At("iotAnalytics")
 			if !d.Null() {
 				s.IotAnalytics = new(IotAnalyticsAction)
 				s.IotAnalytics.decode(d)
-
 			}
 		case "iotEvents":
 			d.At("iotEvents")
 			if !d.Null() {
 				s.IotEvents = new(IotEventsAction)
 				s.IotEvents.decode(d)
-
 			}
 		case "iotSiteWise":
 			d.At("iotSiteWise")
 			if !d.Null() {
 				s.IotSiteWise = new(IotSiteWiseAction)
 				s.IotSiteWise.decode(d)
-
 			}
 		case "stepFunctions":
 			d.At("stepFunctions")
 			if !d.Null() {
 				s.StepFunctions = new(StepFunctionsAction)
 				s.StepFunctions.decode(d)
-
 			}
 		case "timestream":
 			d.At("timestream")
 			if !d.Null() {
 				s.Timestream = new(TimestreamAction)
 				s.Timestream.decode(d)
-
 			}
 		case "http":
 			d.At("http")
 			if !d.Null() {
 				s.Http = new(HttpAction)
 				s.Http.decode(d)
-
 			}
 		case "kafka":
 			d.At("kafka")
 			if !d.Null() {
 				s.Kafka = new(KafkaAction)
 				s.Kafka.decode(d)
-
 			}
 		case "openSearch":
 			d.At("openSearch")
 			if !d.Null() {
 				s.OpenSearch = new(OpenSearchAction)
 				s.OpenSearch.decode(d)
-
 			}
 		case "location":
 			d.At("location")
 			if !d.Null() {
 				s.Location = new(LocationAction)
 				s.Location.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -529,25 +506,21 @@ func (s *AddThingToBillingGroupRequest) decode(d *wire.Decoder) {
 			d.At("billingGroupName")
 			if v, ok := d.String(textBillingGroupName); ok {
 				s.BillingGroupName = &v
-
 			}
 		case "billingGroupArn":
 			d.At("billingGroupArn")
 			if v, ok := d.String(nil); ok {
 				s.BillingGroupArn = &v
-
 			}
 		case "thingName":
 			d.At("thingName")
 			if v, ok := d.String(textThingName); ok {
 				s.ThingName = &v
-
 			}
 		case "thingArn":
 			d.At("thingArn")
 			if v, ok := d.String(nil); ok {
 				s.ThingArn = &v
-
 			}
 		default:
 			d.Skip()
@@ -591,31 +564,26 @@ func (s *AddThingToThingGroupRequest) decode(d *wire.Decoder) {
 			d.At("thingGroupName")
 			if v, ok := d.String(textThingGroupName); ok {
 				s.ThingGroupName = &v
-
 			}
 		case "thingGroupArn":
 			d.At("thingGroupArn")
 			if v, ok := d.String(nil); ok {
 				s.ThingGroupArn = &v
-
 			}
 		case "thingName":
 			d.At("thingName")
 			if v, ok := d.String(textThingName); ok {
 				s.ThingName = &v
-
 			}
 		case "thingArn":
 			d.At("thingArn")
 			if v, ok := d.String(nil); ok {
 				s.ThingArn = &v
-
 			}
 		case "overrideDynamicGroups":
 			d.At("overrideDynamicGroups")
 			if v, ok := d.Bool(); ok {
 				s.OverrideDynamicGroups = &v
-
 			}
 		default:
 			d.Skip()
@@ -656,7 +624,6 @@ func (s *AddThingsToThingGroupParams) decode(d *wire.Decoder) {
 			d.At("overrideDynamicGroups")
 			if v, ok := d.Bool(); ok {
 				s.OverrideDynamicGroups = &v
-
 			}
 		default:
 			d.Skip()
@@ -703,7 +670,6 @@ func (s *AggregationType) decode(d *wire.Decoder) {
 			d.At("values")
 			if !d.Null() {
 				s.Values = decodeAggregationTypeValues(d)
-
 			}
 		default:
 			d.Skip()
@@ -810,7 +776,6 @@ func (s *AssetPropertyTimestamp) decode(d *wire.Decoder) {
 			d.At("offsetInNanos")
 			if v, ok := d.String(nil); ok {
 				s.OffsetInNanos = &v
-
 			}
 		default:
 			d.Skip()
@@ -866,7 +831,6 @@ func (s *AssetPropertyValue) decode(d *wire.Decoder) {
 			d.At("quality")
 			if v, ok := d.String(nil); ok {
 				s.Quality = &v
-
 			}
 		default:
 			d.Skip()
@@ -915,25 +879,21 @@ func (s *AssetPropertyVariant) decode(d *wire.Decoder) {
 			d.At("stringValue")
 			if v, ok := d.String(textAssetPropertyStringValue); ok {
 				s.StringValue = &v
-
 			}
 		case "integerValue":
 			d.At("integerValue")
 			if v, ok := d.String(nil); ok {
 				s.IntegerValue = &v
-
 			}
 		case "doubleValue":
 			d.At("doubleValue")
 			if v, ok := d.String(nil); ok {
 				s.DoubleValue = &v
-
 			}
 		case "booleanValue":
 			d.At("booleanValue")
 			if v, ok := d.String(nil); ok {
 				s.BooleanValue = &v
-
 			}
 		default:
 			d.Skip()
@@ -1101,7 +1061,6 @@ func (s *AssociateTargetsWithJobRequest) decode(d *wire.Decoder) {
 			d.At("comment")
 			if v, ok := d.String(textComment); ok {
 				s.Comment = &v
-
 			}
 		default:
 			d.Skip()
@@ -1307,13 +1266,11 @@ func (s *AttributePayload) decode(d *wire.Decoder) {
 			d.At("attributes")
 			if !d.Null() {
 				s.Attributes = decodeAttributes(d)
-
 			}
 		case "merge":
 			d.At("merge")
 			if v, ok := d.Bool(); ok {
 				s.Merge = &v
-
 			}
 		default:
 			d.Skip()
@@ -1354,13 +1311,11 @@ func (s *AuditCheckConfiguration) decode(d *wire.Decoder) {
 			d.At("enabled")
 			if v, ok := d.Bool(); ok {
 				s.Enabled = &v
-
 			}
 		case "configuration":
 			d.At("configuration")
 			if !d.Null() {
 				s.Configuration = decodeCheckCustomConfiguration(d)
-
 			}
 		default:
 			d.Skip()
@@ -1588,19 +1543,16 @@ func (s *AuditMitigationActionsTaskTarget) decode(d *wire.Decoder) {
 			d.At("auditTaskId")
 			if v, ok := d.String(textAuditTaskId); ok {
 				s.AuditTaskId = &v
-
 			}
 		case "findingIds":
 			d.At("findingIds")
 			if !d.Null() {
 				s.FindingIds = decodeFindingIds(d)
-
 			}
 		case "auditCheckToReasonCodeFilter":
 			d.At("auditCheckToReasonCodeFilter")
 			if !d.Null() {
 				s.AuditCheckToReasonCodeFilter = decodeAuditCheckToReasonCodeFilter(d)
-
 			}
 		default:
 			d.Skip()
@@ -1646,19 +1598,16 @@ func (s *AuditNotificationTarget) decode(d *wire.Decoder) {
 			d.At("targetArn")
 			if v, ok := d.String(textTargetArn); ok {
 				s.TargetArn = &v
-
 			}
 		case "roleArn":
 			d.At("roleArn")
 			if v, ok := d.String(textRoleArn); ok {
 				s.RoleArn = &v
-
 			}
 		case "enabled":
 			d.At("enabled")
 			if v, ok := d.Bool(); ok {
 				s.Enabled = &v
-
 			}
 		default:
 			d.Skip()
@@ -1760,7 +1709,6 @@ func (s *AuthInfo) decode(d *wire.Decoder) {
 			d.At("actionType")
 			if v, ok := d.String(textActionType); ok {
 				s.ActionType = &v
-
 			}
 		case "resources":
 			d.At("resources")
@@ -1840,13 +1788,11 @@ func (s *AuthorizerConfig) decode(d *wire.Decoder) {
 			d.At("defaultAuthorizerName")
 			if v, ok := d.String(textAuthorizerName); ok {
 				s.DefaultAuthorizerName = &v
-
 			}
 		case "allowAuthorizerOverride":
 			d.At("allowAuthorizerOverride")
 			if v, ok := d.Bool(); ok {
 				s.AllowAuthorizerOverride = &v
-
 			}
 		default:
 			d.Skip()
@@ -2047,14 +1993,12 @@ func (s *AwsJobExecutionsRolloutConfig) decode(d *wire.Decoder) {
 			d.At("maximumPerMinute")
 			if v, ok := d.Int(numberMaximumPerMinute); ok {
 				s.MaximumPerMinute = &v
-
 			}
 		case "exponentialRate":
 			d.At("exponentialRate")
 			if !d.Null() {
 				s.ExponentialRate = new(AwsJobExponentialRolloutRate)
 				s.ExponentialRate.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -2153,7 +2097,6 @@ func (s *AwsJobPresignedUrlConfig) decode(d *wire.Decoder) {
 			d.At("expiresInSec")
 			if v, ok := d.Long(nil); ok {
 				s.ExpiresInSec = &v
-
 			}
 		default:
 			d.Skip()
@@ -2190,13 +2133,11 @@ func (s *AwsJobRateIncreaseCriteria) decode(d *wire.Decoder) {
 			d.At("numberOfNotifiedThings")
 			if v, ok := d.Int(numberAwsJobRateIncreaseCriteriaNumberOfThings); ok {
 				s.NumberOfNotifiedThings = &v
-
 			}
 		case "numberOfSucceededThings":
 			d.At("numberOfSucceededThings")
 			if v, ok := d.Int(numberAwsJobRateIncreaseCriteriaNumberOfThings); ok {
 				s.NumberOfSucceededThings = &v
-
 			}
 		default:
 			d.Skip()
@@ -2236,7 +2177,6 @@ func (s *AwsJobTimeoutConfig) decode(d *wire.Decoder) {
 			d.At("inProgressTimeoutInMinutes")
 			if v, ok := d.Long(nil); ok {
 				s.InProgressTimeoutInMinutes = &v
-
 			}
 		default:
 			d.Skip()

@@ -30,25 +30,21 @@ func (s *BatchConfig) decode(d *wire.Decoder) {
 			d.At("maxBatchOpenMs")
 			if v, ok := d.Int(numberMaxBatchOpenMs); ok {
 				s.MaxBatchOpenMs = &v
-
 			}
 		case "maxBatchSize":
 			d.At("maxBatchSize")
 			if v, ok := d.Int(numberMaxBatchSize); ok {
 				s.MaxBatchSize = &v
-
 			}
 		case "maxBatchSizeBytes":
 			d.At("maxBatchSizeBytes")
 			if v, ok := d.Int(numberMaxBatchSizeBytes); ok {
 				s.MaxBatchSizeBytes = &v
-
 			}
 		case "batchAcrossTopics":
 			d.At("batchAcrossTopics")
 			if v, ok := d.Bool(); ok {
 				s.BatchAcrossTopics = &v
-
 			}
 		default:
 			d.Skip()
@@ -108,33 +104,28 @@ func (s *Behavior) decode(d *wire.Decoder) {
 			d.At("metric")
 			if v, ok := d.String(nil); ok {
 				s.Metric = &v
-
 			}
 		case "metricDimension":
 			d.At("metricDimension")
 			if !d.Null() {
 				s.MetricDimension = new(MetricDimension)
 				s.MetricDimension.decode(d)
-
 			}
 		case "criteria":
 			d.At("criteria")
 			if !d.Null() {
 				s.Criteria = new(BehaviorCriteria)
 				s.Criteria.decode(d)
-
 			}
 		case "suppressAlerts":
 			d.At("suppressAlerts")
 			if v, ok := d.Bool(); ok {
 				s.SuppressAlerts = &v
-
 			}
 		case "exportMetric":
 			d.At("exportMetric")
 			if v, ok := d.Bool(); ok {
 				s.ExportMetric = &v
-
 			}
 		default:
 			d.Skip()
@@ -195,46 +186,39 @@ func (s *BehaviorCriteria) decode(d *wire.Decoder) {
 			d.At("comparisonOperator")
 			if v, ok := d.String(textComparisonOperator); ok {
 				s.ComparisonOperator = &v
-
 			}
 		case "value":
 			d.At("value")
 			if !d.Null() {
 				s.Value = new(MetricValue)
 				s.Value.decode(d)
-
 			}
 		case "durationSeconds":
 			d.At("durationSeconds")
 			if v, ok := d.Int(nil); ok {
 				s.DurationSeconds = &v
-
 			}
 		case "consecutiveDatapointsToAlarm":
 			d.At("consecutiveDatapointsToAlarm")
 			if v, ok := d.Int(numberConsecutiveDatapointsToAlarm); ok {
 				s.ConsecutiveDatapointsToAlarm = &v
-
 			}
 		case "consecutiveDatapointsToClear":
 			d.At("consecutiveDatapointsToClear")
 			if v, ok := d.Int(numberConsecutiveDatapointsToClear); ok {
 				s.ConsecutiveDatapointsToClear = &v
-
 			}
 		case "statisticalThreshold":
 			d.At("statisticalThreshold")
 			if !d.Null() {
 				s.StatisticalThreshold = new(StatisticalThreshold)
 				s.StatisticalThreshold.decode(d)
-
 			}
 		case "mlDetectionConfig":
 			d.At("mlDetectionConfig")
 			if !d.Null() {
 				s.MlDetectionConfig = new(MachineLearningDetectionConfig)
 				s.MlDetectionConfig.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -347,7 +331,6 @@ func (s *BillingGroupProperties) decode(d *wire.Decoder) {
 			d.At("billingGroupDescription")
 			if v, ok := d.String(textBillingGroupDescription); ok {
 				s.BillingGroupDescription = &v
-
 			}
 		default:
 			d.Skip()
@@ -403,7 +386,6 @@ func (s *BucketsAggregationType) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.TermsAggregation = new(TermsAggregation)
 				s.TermsAggregation.decode(d)
-
 			}
 		default:
 			d.Skip()

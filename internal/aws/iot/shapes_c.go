@@ -245,13 +245,11 @@ func (s *CancelJobExecutionRequest) decode(d *wire.Decoder) {
 			d.At("expectedVersion")
 			if v, ok := d.Long(nil); ok {
 				s.ExpectedVersion = &v
-
 			}
 		case "statusDetails":
 			d.At("statusDetails")
 			if !d.Null() {
 				s.StatusDetails = decodeDetailsMap(d)
-
 			}
 		default:
 			d.Skip()
@@ -307,13 +305,11 @@ func (s *CancelJobRequest) decode(d *wire.Decoder) {
 			d.At("reasonCode")
 			if v, ok := d.String(textReasonCode); ok {
 				s.ReasonCode = &v
-
 			}
 		case "comment":
 			d.At("comment")
 			if v, ok := d.String(textComment); ok {
 				s.Comment = &v
-
 			}
 		default:
 			d.Skip()
@@ -533,7 +529,6 @@ func (s *ClientCertificateConfig) decode(d *wire.Decoder) {
 			d.At("clientCertificateCallbackArn")
 			if v, ok := d.String(textClientCertificateCallbackArn); ok {
 				s.ClientCertificateCallbackArn = &v
-
 			}
 		default:
 			d.Skip()
@@ -650,7 +645,6 @@ func (s *CloudwatchLogsAction) decode(d *wire.Decoder) {
 			d.At("batchMode")
 			if v, ok := d.Bool(); ok {
 				s.BatchMode = &v
-
 			}
 		default:
 			d.Skip()
@@ -728,7 +722,6 @@ func (s *CloudwatchMetricAction) decode(d *wire.Decoder) {
 			d.At("metricTimestamp")
 			if v, ok := d.String(nil); ok {
 				s.MetricTimestamp = &v
-
 			}
 		default:
 			d.Skip()
@@ -781,21 +774,18 @@ func (s *CodeSigning) decode(d *wire.Decoder) {
 			d.At("awsSignerJobId")
 			if v, ok := d.String(nil); ok {
 				s.AwsSignerJobId = &v
-
 			}
 		case "startSigningJobParameter":
 			d.At("startSigningJobParameter")
 			if !d.Null() {
 				s.StartSigningJobParameter = new(StartSigningJobParameter)
 				s.StartSigningJobParameter.decode(d)
-
 			}
 		case "customCodeSigning":
 			d.At("customCodeSigning")
 			if !d.Null() {
 				s.CustomCodeSigning = new(CustomCodeSigning)
 				s.CustomCodeSigning.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -840,13 +830,11 @@ func (s *CodeSigningCertificateChain) decode(d *wire.Decoder) {
 			d.At("certificateName")
 			if v, ok := d.String(nil); ok {
 				s.CertificateName = &v
-
 			}
 		case "inlineDocument":
 			d.At("inlineDocument")
 			if v, ok := d.String(nil); ok {
 				s.InlineDocument = &v
-
 			}
 		default:
 			d.Skip()
@@ -886,7 +874,6 @@ func (s *CodeSigningSignature) decode(d *wire.Decoder) {
 			d.At("inlineDocument")
 			if v, ok := d.Blob(nil); ok {
 				s.InlineDocument = v
-
 			}
 		default:
 			d.Skip()
@@ -1002,33 +989,28 @@ func (s *CommandParameter) decode(d *wire.Decoder) {
 			d.At("type")
 			if v, ok := d.String(textCommandParameterType); ok {
 				s.Type = &v
-
 			}
 		case "value":
 			d.At("value")
 			if !d.Null() {
 				s.Value = new(CommandParameterValue)
 				s.Value.decode(d)
-
 			}
 		case "defaultValue":
 			d.At("defaultValue")
 			if !d.Null() {
 				s.DefaultValue = new(CommandParameterValue)
 				s.DefaultValue.decode(d)
-
 			}
 		case "valueConditions":
 			d.At("valueConditions")
 			if !d.Null() {
 				s.ValueConditions = decodeCommandParameterValueConditionList(d)
-
 			}
 		case "description":
 			d.At("description")
 			if v, ok := d.String(textCommandParameterDescription); ok {
 				s.Description = &v
-
 			}
 		default:
 			d.Skip()
@@ -1089,43 +1071,36 @@ func (s *CommandParameterValue) decode(d *wire.Decoder) {
 			d.At("S")
 			if v, ok := d.String(textStringParameterValue); ok {
 				s.S = &v
-
 			}
 		case "B":
 			d.At("B")
 			if v, ok := d.Bool(); ok {
 				s.B = &v
-
 			}
 		case "I":
 			d.At("I")
 			if v, ok := d.Int(nil); ok {
 				s.I = &v
-
 			}
 		case "L":
 			d.At("L")
 			if v, ok := d.Long(nil); ok {
 				s.L = &v
-
 			}
 		case "D":
 			d.At("D")
 			if v, ok := d.Double(nil); ok {
 				s.D = &v
-
 			}
 		case "BIN":
 			d.At("BIN")
 			if v, ok := d.Blob(sizeBinaryParameterValue); ok {
 				s.BIN = v
-
 			}
 		case "UL":
 			d.At("UL")
 			if v, ok := d.String(textUnsignedLongParameterValue); ok {
 				s.UL = &v
-
 			}
 		default:
 			d.Skip()
@@ -1189,32 +1164,27 @@ func (s *CommandParameterValueComparisonOperand) decode(d *wire.Decoder) {
 			d.At("number")
 			if v, ok := d.String(textStringParameterValue); ok {
 				s.Number = &v
-
 			}
 		case "numbers":
 			d.At("numbers")
 			if !d.Null() {
 				s.Numbers = decodeCommandParameterValueStringList(d)
-
 			}
 		case "string":
 			d.At("string")
 			if v, ok := d.String(textStringParameterValue); ok {
 				s.String = &v
-
 			}
 		case "strings":
 			d.At("strings")
 			if !d.Null() {
 				s.Strings = decodeCommandParameterValueStringList(d)
-
 			}
 		case "numberRange":
 			d.At("numberRange")
 			if !d.Null() {
 				s.NumberRange = new(CommandParameterValueNumberRange)
 				s.NumberRange.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -1362,13 +1332,11 @@ func (s *CommandPayload) decode(d *wire.Decoder) {
 			d.At("content")
 			if v, ok := d.Blob(nil); ok {
 				s.Content = v
-
 			}
 		case "contentType":
 			d.At("contentType")
 			if v, ok := d.String(textMimeType); ok {
 				s.ContentType = &v
-
 			}
 		default:
 			d.Skip()
@@ -1409,7 +1377,6 @@ func (s *CommandPreprocessor) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.AwsJsonSubstitution = new(AwsJsonSubstitutionCommandPreprocessorConfig)
 				s.AwsJsonSubstitution.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -1489,7 +1456,6 @@ func (s *Configuration) decode(d *wire.Decoder) {
 			d.At("Enabled")
 			if v, ok := d.Bool(); ok {
 				s.Enabled = &v
-
 			}
 		default:
 			d.Skip()
@@ -1597,19 +1563,16 @@ func (s *CreateAuditSuppressionRequest) decode(d *wire.Decoder) {
 			d.At("expirationDate")
 			if v, ok := d.Time(); ok {
 				s.ExpirationDate = new(aws.Time{Time: v})
-
 			}
 		case "suppressIndefinitely":
 			d.At("suppressIndefinitely")
 			if v, ok := d.Bool(); ok {
 				s.SuppressIndefinitely = &v
-
 			}
 		case "description":
 			d.At("description")
 			if v, ok := d.String(textAuditDescription); ok {
 				s.Description = &v
-
 			}
 		case "clientRequestToken":
 			d.At("clientRequestToken")
@@ -1678,37 +1641,31 @@ func (s *CreateAuthorizerRequest) decode(d *wire.Decoder) {
 			d.At("tokenKeyName")
 			if v, ok := d.String(textTokenKeyName); ok {
 				s.TokenKeyName = &v
-
 			}
 		case "tokenSigningPublicKeys":
 			d.At("tokenSigningPublicKeys")
 			if !d.Null() {
 				s.TokenSigningPublicKeys = decodePublicKeyMap(d)
-
 			}
 		case "status":
 			d.At("status")
 			if v, ok := d.String(textAuthorizerStatus); ok {
 				s.Status = &v
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		case "signingDisabled":
 			d.At("signingDisabled")
 			if v, ok := d.Bool(); ok {
 				s.SigningDisabled = &v
-
 			}
 		case "enableCachingForHttp":
 			d.At("enableCachingForHttp")
 			if v, ok := d.Bool(); ok {
 				s.EnableCachingForHttp = &v
-
 			}
 		default:
 			d.Skip()
@@ -1775,13 +1732,11 @@ func (s *CreateBillingGroupRequest) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.BillingGroupProperties = new(BillingGroupProperties)
 				s.BillingGroupProperties.decode(d)
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -1938,13 +1893,11 @@ func (s *CreateCertificateProviderRequest) decode(d *wire.Decoder) {
 			d.At("clientToken")
 			if v, ok := d.String(textClientToken); ok {
 				s.ClientToken = &v
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -2018,57 +1971,48 @@ func (s *CreateCommandRequest) decode(d *wire.Decoder) {
 			d.At("namespace")
 			if v, ok := d.String(textCommandNamespace); ok {
 				s.Namespace = &v
-
 			}
 		case "displayName":
 			d.At("displayName")
 			if v, ok := d.String(textDisplayName); ok {
 				s.DisplayName = &v
-
 			}
 		case "description":
 			d.At("description")
 			if v, ok := d.String(textCommandDescription); ok {
 				s.Description = &v
-
 			}
 		case "payload":
 			d.At("payload")
 			if !d.Null() {
 				s.Payload = new(CommandPayload)
 				s.Payload.decode(d)
-
 			}
 		case "payloadTemplate":
 			d.At("payloadTemplate")
 			if v, ok := d.String(textCommandPayloadTemplateString); ok {
 				s.PayloadTemplate = &v
-
 			}
 		case "preprocessor":
 			d.At("preprocessor")
 			if !d.Null() {
 				s.Preprocessor = new(CommandPreprocessor)
 				s.Preprocessor.decode(d)
-
 			}
 		case "mandatoryParameters":
 			d.At("mandatoryParameters")
 			if !d.Null() {
 				s.MandatoryParameters = decodeCommandParameterList(d)
-
 			}
 		case "roleArn":
 			d.At("roleArn")
 			if v, ok := d.String(textRoleArn); ok {
 				s.RoleArn = &v
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -2136,7 +2080,6 @@ func (s *CreateCustomMetricRequest) decode(d *wire.Decoder) {
 			d.At("displayName")
 			if v, ok := d.String(textCustomMetricDisplayName); ok {
 				s.DisplayName = &v
-
 			}
 		case "metricType":
 			d.At("metricType")
@@ -2148,7 +2091,6 @@ func (s *CreateCustomMetricRequest) decode(d *wire.Decoder) {
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		case "clientRequestToken":
 			d.At("clientRequestToken")
@@ -2236,7 +2178,6 @@ func (s *CreateDimensionRequest) decode(d *wire.Decoder) {
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		case "clientRequestToken":
 			d.At("clientRequestToken")
@@ -2319,71 +2260,60 @@ func (s *CreateDomainConfigurationRequest) decode(d *wire.Decoder) {
 			d.At("domainName")
 			if v, ok := d.String(textDomainName); ok {
 				s.DomainName = &v
-
 			}
 		case "serverCertificateArns":
 			d.At("serverCertificateArns")
 			if !d.Null() {
 				s.ServerCertificateArns = decodeServerCertificateArns(d)
-
 			}
 		case "validationCertificateArn":
 			d.At("validationCertificateArn")
 			if v, ok := d.String(textAcmCertificateArn); ok {
 				s.ValidationCertificateArn = &v
-
 			}
 		case "authorizerConfig":
 			d.At("authorizerConfig")
 			if !d.Null() {
 				s.AuthorizerConfig = new(AuthorizerConfig)
 				s.AuthorizerConfig.decode(d)
-
 			}
 		case "serviceType":
 			d.At("serviceType")
 			if v, ok := d.String(textServiceType); ok {
 				s.ServiceType = &v
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		case "tlsConfig":
 			d.At("tlsConfig")
 			if !d.Null() {
 				s.TlsConfig = new(TlsConfig)
 				s.TlsConfig.decode(d)
-
 			}
 		case "serverCertificateConfig":
 			d.At("serverCertificateConfig")
 			if !d.Null() {
 				s.ServerCertificateConfig = new(ServerCertificateConfig)
 				s.ServerCertificateConfig.decode(d)
-
 			}
 		case "authenticationType":
 			d.At("authenticationType")
 			if v, ok := d.String(textAuthenticationType); ok {
 				s.AuthenticationType = &v
-
 			}
 		case "applicationProtocol":
 			d.At("applicationProtocol")
 			if v, ok := d.String(textApplicationProtocol); ok {
 				s.ApplicationProtocol = &v
-
 			}
 		case "clientCertificateConfig":
 			d.At("clientCertificateConfig")
 			if !d.Null() {
 				s.ClientCertificateConfig = new(ClientCertificateConfig)
 				s.ClientCertificateConfig.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -2453,13 +2383,11 @@ func (s *CreateDynamicThingGroupRequest) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.ThingGroupProperties = new(ThingGroupProperties)
 				s.ThingGroupProperties.decode(d)
-
 			}
 		case "indexName":
 			d.At("indexName")
 			if v, ok := d.String(textIndexName); ok {
 				s.IndexName = &v
-
 			}
 		case "queryString":
 			d.At("queryString")
@@ -2471,13 +2399,11 @@ func (s *CreateDynamicThingGroupRequest) decode(d *wire.Decoder) {
 			d.At("queryVersion")
 			if v, ok := d.String(nil); ok {
 				s.QueryVersion = &v
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -2596,31 +2522,26 @@ func (s *CreateFleetMetricRequest) decode(d *wire.Decoder) {
 			d.At("description")
 			if v, ok := d.String(textFleetMetricDescription); ok {
 				s.Description = &v
-
 			}
 		case "queryVersion":
 			d.At("queryVersion")
 			if v, ok := d.String(nil); ok {
 				s.QueryVersion = &v
-
 			}
 		case "indexName":
 			d.At("indexName")
 			if v, ok := d.String(textIndexName); ok {
 				s.IndexName = &v
-
 			}
 		case "unit":
 			d.At("unit")
 			if v, ok := d.String(textFleetMetricUnit); ok {
 				s.Unit = &v
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -2710,97 +2631,82 @@ func (s *CreateJobRequest) decode(d *wire.Decoder) {
 			d.At("documentSource")
 			if v, ok := d.String(textJobDocumentSource); ok {
 				s.DocumentSource = &v
-
 			}
 		case "document":
 			d.At("document")
 			if v, ok := d.String(textJobDocument); ok {
 				s.Document = &v
-
 			}
 		case "description":
 			d.At("description")
 			if v, ok := d.String(textJobDescription); ok {
 				s.Description = &v
-
 			}
 		case "presignedUrlConfig":
 			d.At("presignedUrlConfig")
 			if !d.Null() {
 				s.PresignedUrlConfig = new(PresignedUrlConfig)
 				s.PresignedUrlConfig.decode(d)
-
 			}
 		case "targetSelection":
 			d.At("targetSelection")
 			if v, ok := d.String(textTargetSelection); ok {
 				s.TargetSelection = &v
-
 			}
 		case "jobExecutionsRolloutConfig":
 			d.At("jobExecutionsRolloutConfig")
 			if !d.Null() {
 				s.JobExecutionsRolloutConfig = new(JobExecutionsRolloutConfig)
 				s.JobExecutionsRolloutConfig.decode(d)
-
 			}
 		case "abortConfig":
 			d.At("abortConfig")
 			if !d.Null() {
 				s.AbortConfig = new(AbortConfig)
 				s.AbortConfig.decode(d)
-
 			}
 		case "timeoutConfig":
 			d.At("timeoutConfig")
 			if !d.Null() {
 				s.TimeoutConfig = new(TimeoutConfig)
 				s.TimeoutConfig.decode(d)
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		case "namespaceId":
 			d.At("namespaceId")
 			if v, ok := d.String(textNamespaceId); ok {
 				s.NamespaceId = &v
-
 			}
 		case "jobTemplateArn":
 			d.At("jobTemplateArn")
 			if v, ok := d.String(textJobTemplateArn); ok {
 				s.JobTemplateArn = &v
-
 			}
 		case "jobExecutionsRetryConfig":
 			d.At("jobExecutionsRetryConfig")
 			if !d.Null() {
 				s.JobExecutionsRetryConfig = new(JobExecutionsRetryConfig)
 				s.JobExecutionsRetryConfig.decode(d)
-
 			}
 		case "documentParameters":
 			d.At("documentParameters")
 			if !d.Null() {
 				s.DocumentParameters = decodeParameterMap(d)
-
 			}
 		case "schedulingConfig":
 			d.At("schedulingConfig")
 			if !d.Null() {
 				s.SchedulingConfig = new(SchedulingConfig)
 				s.SchedulingConfig.decode(d)
-
 			}
 		case "destinationPackageVersions":
 			d.At("destinationPackageVersions")
 			if !d.Null() {
 				s.DestinationPackageVersions = decodeDestinationPackageVersions(d)
-
 			}
 		default:
 			d.Skip()
@@ -2882,19 +2788,16 @@ func (s *CreateJobTemplateRequest) decode(d *wire.Decoder) {
 			d.At("jobArn")
 			if v, ok := d.String(nil); ok {
 				s.JobArn = &v
-
 			}
 		case "documentSource":
 			d.At("documentSource")
 			if v, ok := d.String(textJobDocumentSource); ok {
 				s.DocumentSource = &v
-
 			}
 		case "document":
 			d.At("document")
 			if v, ok := d.String(textJobDocument); ok {
 				s.Document = &v
-
 			}
 		case "description":
 			d.At("description")
@@ -2907,53 +2810,45 @@ func (s *CreateJobTemplateRequest) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.PresignedUrlConfig = new(PresignedUrlConfig)
 				s.PresignedUrlConfig.decode(d)
-
 			}
 		case "jobExecutionsRolloutConfig":
 			d.At("jobExecutionsRolloutConfig")
 			if !d.Null() {
 				s.JobExecutionsRolloutConfig = new(JobExecutionsRolloutConfig)
 				s.JobExecutionsRolloutConfig.decode(d)
-
 			}
 		case "abortConfig":
 			d.At("abortConfig")
 			if !d.Null() {
 				s.AbortConfig = new(AbortConfig)
 				s.AbortConfig.decode(d)
-
 			}
 		case "timeoutConfig":
 			d.At("timeoutConfig")
 			if !d.Null() {
 				s.TimeoutConfig = new(TimeoutConfig)
 				s.TimeoutConfig.decode(d)
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		case "jobExecutionsRetryConfig":
 			d.At("jobExecutionsRetryConfig")
 			if !d.Null() {
 				s.JobExecutionsRetryConfig = new(JobExecutionsRetryConfig)
 				s.JobExecutionsRetryConfig.decode(d)
-
 			}
 		case "maintenanceWindows":
 			d.At("maintenanceWindows")
 			if !d.Null() {
 				s.MaintenanceWindows = decodeMaintenanceWindows(d)
-
 			}
 		case "destinationPackageVersions":
 			d.At("destinationPackageVersions")
 			if !d.Null() {
 				s.DestinationPackageVersions = decodeDestinationPackageVersions(d)
-
 			}
 		default:
 			d.Skip()
@@ -3084,7 +2979,6 @@ func (s *CreateMitigationActionRequest) decode(d *wire.Decoder) {
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -3162,7 +3056,6 @@ func (s *CreateOTAUpdateRequest) decode(d *wire.Decoder) {
 			d.At("description")
 			if v, ok := d.String(textOTAUpdateDescription); ok {
 				s.Description = &v
-
 			}
 		case "targets":
 			d.At("targets")
@@ -3174,41 +3067,35 @@ func (s *CreateOTAUpdateRequest) decode(d *wire.Decoder) {
 			d.At("protocols")
 			if !d.Null() {
 				s.Protocols = decodeProtocols(d)
-
 			}
 		case "targetSelection":
 			d.At("targetSelection")
 			if v, ok := d.String(textTargetSelection); ok {
 				s.TargetSelection = &v
-
 			}
 		case "awsJobExecutionsRolloutConfig":
 			d.At("awsJobExecutionsRolloutConfig")
 			if !d.Null() {
 				s.AwsJobExecutionsRolloutConfig = new(AwsJobExecutionsRolloutConfig)
 				s.AwsJobExecutionsRolloutConfig.decode(d)
-
 			}
 		case "awsJobPresignedUrlConfig":
 			d.At("awsJobPresignedUrlConfig")
 			if !d.Null() {
 				s.AwsJobPresignedUrlConfig = new(AwsJobPresignedUrlConfig)
 				s.AwsJobPresignedUrlConfig.decode(d)
-
 			}
 		case "awsJobAbortConfig":
 			d.At("awsJobAbortConfig")
 			if !d.Null() {
 				s.AwsJobAbortConfig = new(AwsJobAbortConfig)
 				s.AwsJobAbortConfig.decode(d)
-
 			}
 		case "awsJobTimeoutConfig":
 			d.At("awsJobTimeoutConfig")
 			if !d.Null() {
 				s.AwsJobTimeoutConfig = new(AwsJobTimeoutConfig)
 				s.AwsJobTimeoutConfig.decode(d)
-
 			}
 		case "files":
 			d.At("files")
@@ -3226,13 +3113,11 @@ func (s *CreateOTAUpdateRequest) decode(d *wire.Decoder) {
 			d.At("additionalParameters")
 			if !d.Null() {
 				s.AdditionalParameters = decodeAdditionalParameterMap(d)
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -3322,13 +3207,11 @@ func (s *CreatePackageRequest) decode(d *wire.Decoder) {
 			d.At("description")
 			if v, ok := d.String(textResourceDescription); ok {
 				s.Description = &v
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagMap(d)
-
 			}
 		default:
 			d.Skip()
@@ -3415,32 +3298,27 @@ func (s *CreatePackageVersionRequest) decode(d *wire.Decoder) {
 			d.At("description")
 			if v, ok := d.String(textResourceDescription); ok {
 				s.Description = &v
-
 			}
 		case "attributes":
 			d.At("attributes")
 			if !d.Null() {
 				s.Attributes = decodeResourceAttributes(d)
-
 			}
 		case "artifact":
 			d.At("artifact")
 			if !d.Null() {
 				s.Artifact = new(PackageVersionArtifact)
 				s.Artifact.decode(d)
-
 			}
 		case "recipe":
 			d.At("recipe")
 			if v, ok := d.String(textPackageVersionRecipe); ok {
 				s.Recipe = &v
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagMap(d)
-
 			}
 		default:
 			d.Skip()
@@ -3535,7 +3413,6 @@ func (s *CreatePolicyRequest) decode(d *wire.Decoder) {
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -3750,7 +3627,6 @@ func (s *CreateProvisioningTemplateRequest) decode(d *wire.Decoder) {
 			d.At("description")
 			if v, ok := d.String(textTemplateDescription); ok {
 				s.Description = &v
-
 			}
 		case "templateBody":
 			d.At("templateBody")
@@ -3762,7 +3638,6 @@ func (s *CreateProvisioningTemplateRequest) decode(d *wire.Decoder) {
 			d.At("enabled")
 			if v, ok := d.Bool(); ok {
 				s.Enabled = &v
-
 			}
 		case "provisioningRoleArn":
 			d.At("provisioningRoleArn")
@@ -3775,19 +3650,16 @@ func (s *CreateProvisioningTemplateRequest) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.PreProvisioningHook = new(ProvisioningHook)
 				s.PreProvisioningHook.decode(d)
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		case "type":
 			d.At("type")
 			if v, ok := d.String(textTemplateType); ok {
 				s.Type = &v
-
 			}
 		default:
 			d.Skip()
@@ -3952,13 +3824,11 @@ func (s *CreateRoleAliasRequest) decode(d *wire.Decoder) {
 			d.At("credentialDurationSeconds")
 			if v, ok := d.Int(numberCredentialDurationSeconds); ok {
 				s.CredentialDurationSeconds = &v
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -4034,13 +3904,11 @@ func (s *CreateScheduledAuditRequest) decode(d *wire.Decoder) {
 			d.At("dayOfMonth")
 			if v, ok := d.String(textDayOfMonth); ok {
 				s.DayOfMonth = &v
-
 			}
 		case "dayOfWeek":
 			d.At("dayOfWeek")
 			if v, ok := d.String(textDayOfWeek); ok {
 				s.DayOfWeek = &v
-
 			}
 		case "targetCheckNames":
 			d.At("targetCheckNames")
@@ -4052,7 +3920,6 @@ func (s *CreateScheduledAuditRequest) decode(d *wire.Decoder) {
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -4119,44 +3986,37 @@ func (s *CreateSecurityProfileRequest) decode(d *wire.Decoder) {
 			d.At("securityProfileDescription")
 			if v, ok := d.String(textSecurityProfileDescription); ok {
 				s.SecurityProfileDescription = &v
-
 			}
 		case "behaviors":
 			d.At("behaviors")
 			if !d.Null() {
 				s.Behaviors = decodeBehaviors(d)
-
 			}
 		case "alertTargets":
 			d.At("alertTargets")
 			if !d.Null() {
 				s.AlertTargets = decodeAlertTargets(d)
-
 			}
 		case "additionalMetricsToRetain":
 			d.At("additionalMetricsToRetain")
 			if !d.Null() {
 				s.AdditionalMetricsToRetain = decodeAdditionalMetricsToRetainList(d)
-
 			}
 		case "additionalMetricsToRetainV2":
 			d.At("additionalMetricsToRetainV2")
 			if !d.Null() {
 				s.AdditionalMetricsToRetainV2 = decodeAdditionalMetricsToRetainV2List(d)
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		case "metricsExportConfig":
 			d.At("metricsExportConfig")
 			if !d.Null() {
 				s.MetricsExportConfig = new(MetricsExportConfig)
 				s.MetricsExportConfig.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -4224,7 +4084,6 @@ func (s *CreateStreamRequest) decode(d *wire.Decoder) {
 			d.At("description")
 			if v, ok := d.String(textStreamDescription); ok {
 				s.Description = &v
-
 			}
 		case "files":
 			d.At("files")
@@ -4242,7 +4101,6 @@ func (s *CreateStreamRequest) decode(d *wire.Decoder) {
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -4320,20 +4178,17 @@ func (s *CreateThingGroupRequest) decode(d *wire.Decoder) {
 			d.At("parentGroupName")
 			if v, ok := d.String(textThingGroupName); ok {
 				s.ParentGroupName = &v
-
 			}
 		case "thingGroupProperties":
 			d.At("thingGroupProperties")
 			if !d.Null() {
 				s.ThingGroupProperties = new(ThingGroupProperties)
 				s.ThingGroupProperties.decode(d)
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -4404,20 +4259,17 @@ func (s *CreateThingRequest) decode(d *wire.Decoder) {
 			d.At("thingTypeName")
 			if v, ok := d.String(textThingTypeName); ok {
 				s.ThingTypeName = &v
-
 			}
 		case "attributePayload":
 			d.At("attributePayload")
 			if !d.Null() {
 				s.AttributePayload = new(AttributePayload)
 				s.AttributePayload.decode(d)
-
 			}
 		case "billingGroupName":
 			d.At("billingGroupName")
 			if v, ok := d.String(textBillingGroupName); ok {
 				s.BillingGroupName = &v
-
 			}
 		default:
 			d.Skip()
@@ -4488,13 +4340,11 @@ func (s *CreateThingTypeRequest) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.ThingTypeProperties = new(ThingTypeProperties)
 				s.ThingTypeProperties.decode(d)
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		default:
 			d.Skip()
@@ -4647,26 +4497,22 @@ func (s *CustomCodeSigning) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.Signature = new(CodeSigningSignature)
 				s.Signature.decode(d)
-
 			}
 		case "certificateChain":
 			d.At("certificateChain")
 			if !d.Null() {
 				s.CertificateChain = new(CodeSigningCertificateChain)
 				s.CertificateChain.decode(d)
-
 			}
 		case "hashAlgorithm":
 			d.At("hashAlgorithm")
 			if v, ok := d.String(nil); ok {
 				s.HashAlgorithm = &v
-
 			}
 		case "signatureAlgorithm":
 			d.At("signatureAlgorithm")
 			if v, ok := d.String(nil); ok {
 				s.SignatureAlgorithm = &v
-
 			}
 		default:
 			d.Skip()

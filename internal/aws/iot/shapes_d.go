@@ -1055,7 +1055,6 @@ func (s *DeprecateThingTypeRequest) decode(d *wire.Decoder) {
 			d.At("undoDeprecate")
 			if v, ok := d.Bool(); ok {
 				s.UndoDeprecate = &v
-
 			}
 		default:
 			d.Skip()
@@ -3054,7 +3053,6 @@ func (s *Destination) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.S3Destination = new(S3Destination)
 				s.S3Destination.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -3371,19 +3369,16 @@ func (s *DetectMitigationActionsTaskTarget) decode(d *wire.Decoder) {
 			d.At("violationIds")
 			if !d.Null() {
 				s.ViolationIds = decodeTargetViolationIdsForDetectMitigationActions(d)
-
 			}
 		case "securityProfileName":
 			d.At("securityProfileName")
 			if v, ok := d.String(textSecurityProfileName); ok {
 				s.SecurityProfileName = &v
-
 			}
 		case "behaviorName":
 			d.At("behaviorName")
 			if v, ok := d.String(textBehaviorName); ok {
 				s.BehaviorName = &v
-
 			}
 		default:
 			d.Skip()
@@ -3566,7 +3561,6 @@ func (s *DynamoDBAction) decode(d *wire.Decoder) {
 			d.At("operation")
 			if v, ok := d.String(nil); ok {
 				s.Operation = &v
-
 			}
 		case "hashKeyField":
 			d.At("hashKeyField")
@@ -3584,31 +3578,26 @@ func (s *DynamoDBAction) decode(d *wire.Decoder) {
 			d.At("hashKeyType")
 			if v, ok := d.String(textDynamoKeyType); ok {
 				s.HashKeyType = &v
-
 			}
 		case "rangeKeyField":
 			d.At("rangeKeyField")
 			if v, ok := d.String(nil); ok {
 				s.RangeKeyField = &v
-
 			}
 		case "rangeKeyValue":
 			d.At("rangeKeyValue")
 			if v, ok := d.String(nil); ok {
 				s.RangeKeyValue = &v
-
 			}
 		case "rangeKeyType":
 			d.At("rangeKeyType")
 			if v, ok := d.String(textDynamoKeyType); ok {
 				s.RangeKeyType = &v
-
 			}
 		case "payloadField":
 			d.At("payloadField")
 			if v, ok := d.String(nil); ok {
 				s.PayloadField = &v
-
 			}
 		default:
 			d.Skip()

@@ -27,13 +27,11 @@ func (s *Field) decode(d *wire.Decoder) {
 			d.At("name")
 			if v, ok := d.String(nil); ok {
 				s.Name = &v
-
 			}
 		case "type":
 			d.At("type")
 			if v, ok := d.String(textFieldType); ok {
 				s.Type = &v
-
 			}
 		default:
 			d.Skip()
@@ -75,14 +73,12 @@ func (s *FileLocation) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.Stream = new(Stream)
 				s.Stream.decode(d)
-
 			}
 		case "s3Location":
 			d.At("s3Location")
 			if !d.Null() {
 				s.S3Location = new(S3Location)
 				s.S3Location.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -138,13 +134,11 @@ func (s *FirehoseAction) decode(d *wire.Decoder) {
 			d.At("separator")
 			if v, ok := d.String(textFirehoseSeparator); ok {
 				s.Separator = &v
-
 			}
 		case "batchMode":
 			d.At("batchMode")
 			if v, ok := d.Bool(); ok {
 				s.BatchMode = &v
-
 			}
 		default:
 			d.Skip()

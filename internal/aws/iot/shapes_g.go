@@ -28,13 +28,11 @@ func (s *GeoLocationTarget) decode(d *wire.Decoder) {
 			d.At("name")
 			if v, ok := d.String(nil); ok {
 				s.Name = &v
-
 			}
 		case "order":
 			d.At("order")
 			if v, ok := d.String(textTargetFieldOrder); ok {
 				s.Order = &v
-
 			}
 		default:
 			d.Skip()
@@ -137,7 +135,6 @@ func (s *GetBucketsAggregationRequest) decode(d *wire.Decoder) {
 			d.At("indexName")
 			if v, ok := d.String(textIndexName); ok {
 				s.IndexName = &v
-
 			}
 		case "queryString":
 			d.At("queryString")
@@ -155,7 +152,6 @@ func (s *GetBucketsAggregationRequest) decode(d *wire.Decoder) {
 			d.At("queryVersion")
 			if v, ok := d.String(nil); ok {
 				s.QueryVersion = &v
-
 			}
 		case "bucketsAggregationType":
 			d.At("bucketsAggregationType")
@@ -224,7 +220,6 @@ func (s *GetCardinalityRequest) decode(d *wire.Decoder) {
 			d.At("indexName")
 			if v, ok := d.String(textIndexName); ok {
 				s.IndexName = &v
-
 			}
 		case "queryString":
 			d.At("queryString")
@@ -236,13 +231,11 @@ func (s *GetCardinalityRequest) decode(d *wire.Decoder) {
 			d.At("aggregationField")
 			if v, ok := d.String(textAggregationField); ok {
 				s.AggregationField = &v
-
 			}
 		case "queryVersion":
 			d.At("queryVersion")
 			if v, ok := d.String(nil); ok {
 				s.QueryVersion = &v
-
 			}
 		default:
 			d.Skip()
@@ -508,13 +501,11 @@ func (s *GetEffectivePoliciesRequest) decode(d *wire.Decoder) {
 			d.At("principal")
 			if v, ok := d.String(nil); ok {
 				s.Principal = &v
-
 			}
 		case "cognitoIdentityPoolId":
 			d.At("cognitoIdentityPoolId")
 			if v, ok := d.String(nil); ok {
 				s.CognitoIdentityPoolId = &v
-
 			}
 		default:
 			d.Skip()
@@ -889,7 +880,6 @@ func (s *GetPercentilesRequest) decode(d *wire.Decoder) {
 			d.At("indexName")
 			if v, ok := d.String(textIndexName); ok {
 				s.IndexName = &v
-
 			}
 		case "queryString":
 			d.At("queryString")
@@ -901,19 +891,16 @@ func (s *GetPercentilesRequest) decode(d *wire.Decoder) {
 			d.At("aggregationField")
 			if v, ok := d.String(textAggregationField); ok {
 				s.AggregationField = &v
-
 			}
 		case "queryVersion":
 			d.At("queryVersion")
 			if v, ok := d.String(nil); ok {
 				s.QueryVersion = &v
-
 			}
 		case "percents":
 			d.At("percents")
 			if !d.Null() {
 				s.Percents = decodePercentList(d)
-
 			}
 		default:
 			d.Skip()
@@ -1132,7 +1119,6 @@ func (s *GetStatisticsRequest) decode(d *wire.Decoder) {
 			d.At("indexName")
 			if v, ok := d.String(textIndexName); ok {
 				s.IndexName = &v
-
 			}
 		case "queryString":
 			d.At("queryString")
@@ -1144,13 +1130,11 @@ func (s *GetStatisticsRequest) decode(d *wire.Decoder) {
 			d.At("aggregationField")
 			if v, ok := d.String(textAggregationField); ok {
 				s.AggregationField = &v
-
 			}
 		case "queryVersion":
 			d.At("queryVersion")
 			if v, ok := d.String(nil); ok {
 				s.QueryVersion = &v
-
 			}
 		default:
 			d.Skip()

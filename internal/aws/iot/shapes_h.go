@@ -38,33 +38,28 @@ func (s *HttpAction) decode(d *wire.Decoder) {
 			d.At("confirmationUrl")
 			if v, ok := d.String(textUrl); ok {
 				s.ConfirmationUrl = &v
-
 			}
 		case "headers":
 			d.At("headers")
 			if !d.Null() {
 				s.Headers = decodeHeaderList(d)
-
 			}
 		case "auth":
 			d.At("auth")
 			if !d.Null() {
 				s.Auth = new(HttpAuthorization)
 				s.Auth.decode(d)
-
 			}
 		case "enableBatching":
 			d.At("enableBatching")
 			if v, ok := d.Bool(); ok {
 				s.EnableBatching = &v
-
 			}
 		case "batchConfig":
 			d.At("batchConfig")
 			if !d.Null() {
 				s.BatchConfig = new(BatchConfig)
 				s.BatchConfig.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -166,7 +161,6 @@ func (s *HttpAuthorization) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.Sigv4 = new(SigV4Authorization)
 				s.Sigv4.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -203,13 +197,11 @@ func (s *HttpContext) decode(d *wire.Decoder) {
 			d.At("headers")
 			if !d.Null() {
 				s.Headers = decodeHttpHeaders(d)
-
 			}
 		case "queryString":
 			d.At("queryString")
 			if v, ok := d.String(textHttpQueryString); ok {
 				s.QueryString = &v
-
 			}
 		default:
 			d.Skip()

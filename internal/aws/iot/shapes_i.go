@@ -41,13 +41,11 @@ func (s *IndexingFilter) decode(d *wire.Decoder) {
 			d.At("namedShadowNames")
 			if !d.Null() {
 				s.NamedShadowNames = decodeNamedShadowNamesFilter(d)
-
 			}
 		case "geoLocations":
 			d.At("geoLocations")
 			if !d.Null() {
 				s.GeoLocations = decodeGeoLocationsFilter(d)
-
 			}
 		default:
 			d.Skip()
@@ -90,25 +88,21 @@ func (s *IotAnalyticsAction) decode(d *wire.Decoder) {
 			d.At("channelArn")
 			if v, ok := d.String(nil); ok {
 				s.ChannelArn = &v
-
 			}
 		case "channelName":
 			d.At("channelName")
 			if v, ok := d.String(nil); ok {
 				s.ChannelName = &v
-
 			}
 		case "batchMode":
 			d.At("batchMode")
 			if v, ok := d.Bool(); ok {
 				s.BatchMode = &v
-
 			}
 		case "roleArn":
 			d.At("roleArn")
 			if v, ok := d.String(nil); ok {
 				s.RoleArn = &v
-
 			}
 		default:
 			d.Skip()
@@ -166,13 +160,11 @@ func (s *IotEventsAction) decode(d *wire.Decoder) {
 			d.At("messageId")
 			if v, ok := d.String(textMessageId); ok {
 				s.MessageId = &v
-
 			}
 		case "batchMode":
 			d.At("batchMode")
 			if v, ok := d.Bool(); ok {
 				s.BatchMode = &v
-
 			}
 		case "roleArn":
 			d.At("roleArn")
@@ -272,19 +264,16 @@ func (s *IssuerCertificateIdentifier) decode(d *wire.Decoder) {
 			d.At("issuerCertificateSubject")
 			if v, ok := d.String(textIssuerCertificateSubject); ok {
 				s.IssuerCertificateSubject = &v
-
 			}
 		case "issuerId":
 			d.At("issuerId")
 			if v, ok := d.String(textIssuerId); ok {
 				s.IssuerId = &v
-
 			}
 		case "issuerCertificateSerialNumber":
 			d.At("issuerCertificateSerialNumber")
 			if v, ok := d.String(textIssuerCertificateSerialNumber); ok {
 				s.IssuerCertificateSerialNumber = &v
-
 			}
 		default:
 			d.Skip()

@@ -353,14 +353,12 @@ func (s *JobExecutionsRolloutConfig) decode(d *wire.Decoder) {
 			d.At("maximumPerMinute")
 			if v, ok := d.Int(numberMaxJobExecutionsPerMin); ok {
 				s.MaximumPerMinute = &v
-
 			}
 		case "exponentialRate":
 			d.At("exponentialRate")
 			if !d.Null() {
 				s.ExponentialRate = new(ExponentialRolloutRate)
 				s.ExponentialRate.decode(d)
-
 			}
 		default:
 			d.Skip()

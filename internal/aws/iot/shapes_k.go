@@ -43,13 +43,11 @@ func (s *KafkaAction) decode(d *wire.Decoder) {
 			d.At("key")
 			if v, ok := d.String(nil); ok {
 				s.Key = &v
-
 			}
 		case "partition":
 			d.At("partition")
 			if v, ok := d.String(nil); ok {
 				s.Partition = &v
-
 			}
 		case "clientProperties":
 			d.At("clientProperties")
@@ -61,7 +59,6 @@ func (s *KafkaAction) decode(d *wire.Decoder) {
 			d.At("headers")
 			if !d.Null() {
 				s.Headers = decodeKafkaHeaders(d)
-
 			}
 		default:
 			d.Skip()
@@ -194,7 +191,6 @@ func (s *KinesisAction) decode(d *wire.Decoder) {
 			d.At("partitionKey")
 			if v, ok := d.String(nil); ok {
 				s.PartitionKey = &v
-
 			}
 		default:
 			d.Skip()

@@ -215,50 +215,42 @@ func (s *ListAuditFindingsRequest) decode(d *wire.Decoder) {
 			d.At("taskId")
 			if v, ok := d.String(textAuditTaskId); ok {
 				s.TaskId = &v
-
 			}
 		case "checkName":
 			d.At("checkName")
 			if v, ok := d.String(nil); ok {
 				s.CheckName = &v
-
 			}
 		case "resourceIdentifier":
 			d.At("resourceIdentifier")
 			if !d.Null() {
 				s.ResourceIdentifier = new(ResourceIdentifier)
 				s.ResourceIdentifier.decode(d)
-
 			}
 		case "maxResults":
 			d.At("maxResults")
 			if v, ok := d.Int(numberMaxResults); ok {
 				s.MaxResults = &v
-
 			}
 		case "nextToken":
 			d.At("nextToken")
 			if v, ok := d.String(nil); ok {
 				s.NextToken = &v
-
 			}
 		case "startTime":
 			d.At("startTime")
 			if v, ok := d.Time(); ok {
 				s.StartTime = new(aws.Time{Time: v})
-
 			}
 		case "endTime":
 			d.At("endTime")
 			if v, ok := d.Time(); ok {
 				s.EndTime = new(aws.Time{Time: v})
-
 			}
 		case "listSuppressedFindings":
 			d.At("listSuppressedFindings")
 			if v, ok := d.Bool(); ok {
 				s.ListSuppressedFindings = &v
-
 			}
 		default:
 			d.Skip()
@@ -475,32 +467,27 @@ func (s *ListAuditSuppressionsRequest) decode(d *wire.Decoder) {
 			d.At("checkName")
 			if v, ok := d.String(nil); ok {
 				s.CheckName = &v
-
 			}
 		case "resourceIdentifier":
 			d.At("resourceIdentifier")
 			if !d.Null() {
 				s.ResourceIdentifier = new(ResourceIdentifier)
 				s.ResourceIdentifier.decode(d)
-
 			}
 		case "ascendingOrder":
 			d.At("ascendingOrder")
 			if v, ok := d.Bool(); ok {
 				s.AscendingOrder = &v
-
 			}
 		case "nextToken":
 			d.At("nextToken")
 			if v, ok := d.String(nil); ok {
 				s.NextToken = &v
-
 			}
 		case "maxResults":
 			d.At("maxResults")
 			if v, ok := d.Int(numberMaxResults); ok {
 				s.MaxResults = &v
-
 			}
 		default:
 			d.Skip()
@@ -984,45 +971,38 @@ func (s *ListCommandExecutionsRequest) decode(d *wire.Decoder) {
 			d.At("namespace")
 			if v, ok := d.String(textCommandNamespace); ok {
 				s.Namespace = &v
-
 			}
 		case "status":
 			d.At("status")
 			if v, ok := d.String(textCommandExecutionStatus); ok {
 				s.Status = &v
-
 			}
 		case "sortOrder":
 			d.At("sortOrder")
 			if v, ok := d.String(textSortOrder); ok {
 				s.SortOrder = &v
-
 			}
 		case "startedTimeFilter":
 			d.At("startedTimeFilter")
 			if !d.Null() {
 				s.StartedTimeFilter = new(TimeFilter)
 				s.StartedTimeFilter.decode(d)
-
 			}
 		case "completedTimeFilter":
 			d.At("completedTimeFilter")
 			if !d.Null() {
 				s.CompletedTimeFilter = new(TimeFilter)
 				s.CompletedTimeFilter.decode(d)
-
 			}
 		case "targetArn":
 			d.At("targetArn")
 			if v, ok := d.String(textTargetArn); ok {
 				s.TargetArn = &v
-
 			}
 		case "commandArn":
 			d.At("commandArn")
 			if v, ok := d.String(nil); ok {
 				s.CommandArn = &v
-
 			}
 		default:
 			d.Skip()
@@ -3980,7 +3960,6 @@ func (s *LocationAction) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.Timestamp = new(LocationTimestamp)
 				s.Timestamp.decode(d)
-
 			}
 		case "latitude":
 			d.At("latitude")
@@ -4051,7 +4030,6 @@ func (s *LocationTimestamp) decode(d *wire.Decoder) {
 			d.At("unit")
 			if v, ok := d.String(nil); ok {
 				s.Unit = &v
-
 			}
 		default:
 			d.Skip()
@@ -4099,13 +4077,11 @@ func (s *LogEventConfiguration) decode(d *wire.Decoder) {
 			d.At("logLevel")
 			if v, ok := d.String(textLogLevel); ok {
 				s.LogLevel = &v
-
 			}
 		case "logDestination":
 			d.At("logDestination")
 			if v, ok := d.String(textLogDestination); ok {
 				s.LogDestination = &v
-
 			}
 		default:
 			d.Skip()
@@ -4156,7 +4132,6 @@ func (s *LogTarget) decode(d *wire.Decoder) {
 			d.At("targetName")
 			if v, ok := d.String(nil); ok {
 				s.TargetName = &v
-
 			}
 		default:
 			d.Skip()
@@ -4222,7 +4197,6 @@ func (s *LoggingOptionsPayload) decode(d *wire.Decoder) {
 			d.At("logLevel")
 			if v, ok := d.String(textLogLevel); ok {
 				s.LogLevel = &v
-
 			}
 		default:
 			d.Skip()

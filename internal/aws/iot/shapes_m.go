@@ -170,7 +170,6 @@ func (s *MetricDimension) decode(d *wire.Decoder) {
 			d.At("operator")
 			if v, ok := d.String(textDimensionValueOperator); ok {
 				s.Operator = &v
-
 			}
 		default:
 			d.Skip()
@@ -219,13 +218,11 @@ func (s *MetricToRetain) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.MetricDimension = new(MetricDimension)
 				s.MetricDimension.decode(d)
-
 			}
 		case "exportMetric":
 			d.At("exportMetric")
 			if v, ok := d.Bool(); ok {
 				s.ExportMetric = &v
-
 			}
 		default:
 			d.Skip()
@@ -273,37 +270,31 @@ func (s *MetricValue) decode(d *wire.Decoder) {
 			d.At("count")
 			if v, ok := d.Long(numberUnsignedLong); ok {
 				s.Count = &v
-
 			}
 		case "cidrs":
 			d.At("cidrs")
 			if !d.Null() {
 				s.Cidrs = decodeCidrs(d)
-
 			}
 		case "ports":
 			d.At("ports")
 			if !d.Null() {
 				s.Ports = decodePorts(d)
-
 			}
 		case "number":
 			d.At("number")
 			if v, ok := d.Double(nil); ok {
 				s.Number = &v
-
 			}
 		case "numbers":
 			d.At("numbers")
 			if !d.Null() {
 				s.Numbers = decodeNumberList(d)
-
 			}
 		case "strings":
 			d.At("strings")
 			if !d.Null() {
 				s.Strings = decodeStringList(d)
-
 			}
 		default:
 			d.Skip()
@@ -464,42 +455,36 @@ func (s *MitigationActionParams) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.UpdateDeviceCertificateParams = new(UpdateDeviceCertificateParams)
 				s.UpdateDeviceCertificateParams.decode(d)
-
 			}
 		case "updateCACertificateParams":
 			d.At("updateCACertificateParams")
 			if !d.Null() {
 				s.UpdateCACertificateParams = new(UpdateCACertificateParams)
 				s.UpdateCACertificateParams.decode(d)
-
 			}
 		case "addThingsToThingGroupParams":
 			d.At("addThingsToThingGroupParams")
 			if !d.Null() {
 				s.AddThingsToThingGroupParams = new(AddThingsToThingGroupParams)
 				s.AddThingsToThingGroupParams.decode(d)
-
 			}
 		case "replaceDefaultPolicyVersionParams":
 			d.At("replaceDefaultPolicyVersionParams")
 			if !d.Null() {
 				s.ReplaceDefaultPolicyVersionParams = new(ReplaceDefaultPolicyVersionParams)
 				s.ReplaceDefaultPolicyVersionParams.decode(d)
-
 			}
 		case "enableIoTLoggingParams":
 			d.At("enableIoTLoggingParams")
 			if !d.Null() {
 				s.EnableIoTLoggingParams = new(EnableIoTLoggingParams)
 				s.EnableIoTLoggingParams.decode(d)
-
 			}
 		case "publishFindingToSnsParams":
 			d.At("publishFindingToSnsParams")
 			if !d.Null() {
 				s.PublishFindingToSnsParams = new(PublishFindingToSnsParams)
 				s.PublishFindingToSnsParams.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -555,7 +540,6 @@ func (s *Mqtt5Configuration) decode(d *wire.Decoder) {
 			d.At("propagatingAttributes")
 			if !d.Null() {
 				s.PropagatingAttributes = decodePropagatingAttributeList(d)
-
 			}
 		default:
 			d.Skip()
@@ -593,19 +577,16 @@ func (s *MqttContext) decode(d *wire.Decoder) {
 			d.At("username")
 			if v, ok := d.String(textMqttUsername); ok {
 				s.Username = &v
-
 			}
 		case "password":
 			d.At("password")
 			if v, ok := d.Blob(sizeMqttPassword); ok {
 				s.Password = v
-
 			}
 		case "clientId":
 			d.At("clientId")
 			if v, ok := d.String(textMqttClientId); ok {
 				s.ClientId = &v
-
 			}
 		default:
 			d.Skip()
@@ -637,37 +618,31 @@ func (s *MqttHeaders) decode(d *wire.Decoder) {
 			d.At("payloadFormatIndicator")
 			if v, ok := d.String(textPayloadFormatIndicator); ok {
 				s.PayloadFormatIndicator = &v
-
 			}
 		case "contentType":
 			d.At("contentType")
 			if v, ok := d.String(textContentType); ok {
 				s.ContentType = &v
-
 			}
 		case "responseTopic":
 			d.At("responseTopic")
 			if v, ok := d.String(textResponseTopic); ok {
 				s.ResponseTopic = &v
-
 			}
 		case "correlationData":
 			d.At("correlationData")
 			if v, ok := d.String(textCorrelationData); ok {
 				s.CorrelationData = &v
-
 			}
 		case "messageExpiry":
 			d.At("messageExpiry")
 			if v, ok := d.String(textMessageExpiry); ok {
 				s.MessageExpiry = &v
-
 			}
 		case "userProperties":
 			d.At("userProperties")
 			if !d.Null() {
 				s.UserProperties = decodeUserProperties(d)
-
 			}
 		default:
 			d.Skip()

@@ -32,39 +32,33 @@ func (s *OTAUpdateFile) decode(d *wire.Decoder) {
 			d.At("fileName")
 			if v, ok := d.String(nil); ok {
 				s.FileName = &v
-
 			}
 		case "fileType":
 			d.At("fileType")
 			if v, ok := d.Int(numberFileType); ok {
 				s.FileType = &v
-
 			}
 		case "fileVersion":
 			d.At("fileVersion")
 			if v, ok := d.String(nil); ok {
 				s.FileVersion = &v
-
 			}
 		case "fileLocation":
 			d.At("fileLocation")
 			if !d.Null() {
 				s.FileLocation = new(FileLocation)
 				s.FileLocation.decode(d)
-
 			}
 		case "codeSigning":
 			d.At("codeSigning")
 			if !d.Null() {
 				s.CodeSigning = new(CodeSigning)
 				s.CodeSigning.decode(d)
-
 			}
 		case "attributes":
 			d.At("attributes")
 			if !d.Null() {
 				s.Attributes = decodeAttributesMap(d)
-
 			}
 		default:
 			d.Skip()

@@ -57,7 +57,6 @@ func (s *PackageVersionArtifact) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.S3Location = new(S3Location)
 				s.S3Location.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -190,13 +189,11 @@ func (s *PolicyVersionIdentifier) decode(d *wire.Decoder) {
 			d.At("policyName")
 			if v, ok := d.String(textPolicyName); ok {
 				s.PolicyName = &v
-
 			}
 		case "policyVersionId":
 			d.At("policyVersionId")
 			if v, ok := d.String(textPolicyVersionId); ok {
 				s.PolicyVersionId = &v
-
 			}
 		default:
 			d.Skip()
@@ -237,13 +234,11 @@ func (s *PresignedUrlConfig) decode(d *wire.Decoder) {
 			d.At("roleArn")
 			if v, ok := d.String(textRoleArn); ok {
 				s.RoleArn = &v
-
 			}
 		case "expiresInSec":
 			d.At("expiresInSec")
 			if v, ok := d.Long(numberExpiresInSec); ok {
 				s.ExpiresInSec = &v
-
 			}
 		default:
 			d.Skip()
@@ -302,19 +297,16 @@ func (s *PropagatingAttribute) decode(d *wire.Decoder) {
 			d.At("userPropertyKey")
 			if v, ok := d.String(textUserPropertyKeyName); ok {
 				s.UserPropertyKey = &v
-
 			}
 		case "thingAttribute":
 			d.At("thingAttribute")
 			if v, ok := d.String(textAttributeName); ok {
 				s.ThingAttribute = &v
-
 			}
 		case "connectionAttribute":
 			d.At("connectionAttribute")
 			if v, ok := d.String(textConnectionAttributeName); ok {
 				s.ConnectionAttribute = &v
-
 			}
 		default:
 			d.Skip()
@@ -360,7 +352,6 @@ func (s *ProvisioningHook) decode(d *wire.Decoder) {
 			d.At("payloadVersion")
 			if v, ok := d.String(textPayloadVersion); ok {
 				s.PayloadVersion = &v
-
 			}
 		case "targetArn":
 			d.At("targetArn")
@@ -514,25 +505,21 @@ func (s *PutAssetPropertyValueEntry) decode(d *wire.Decoder) {
 			d.At("entryId")
 			if v, ok := d.String(nil); ok {
 				s.EntryId = &v
-
 			}
 		case "assetId":
 			d.At("assetId")
 			if v, ok := d.String(nil); ok {
 				s.AssetId = &v
-
 			}
 		case "propertyId":
 			d.At("propertyId")
 			if v, ok := d.String(nil); ok {
 				s.PropertyId = &v
-
 			}
 		case "propertyAlias":
 			d.At("propertyAlias")
 			if v, ok := d.String(textAssetPropertyAlias); ok {
 				s.PropertyAlias = &v
-
 			}
 		case "propertyValues":
 			d.At("propertyValues")
@@ -647,7 +634,6 @@ func (s *PutVerificationStateOnViolationRequest) decode(d *wire.Decoder) {
 			d.At("verificationStateDescription")
 			if v, ok := d.String(textVerificationStateDescription); ok {
 				s.VerificationStateDescription = &v
-
 			}
 		default:
 			d.Skip()

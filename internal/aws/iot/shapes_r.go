@@ -28,13 +28,11 @@ func (s *RateIncreaseCriteria) decode(d *wire.Decoder) {
 			d.At("numberOfNotifiedThings")
 			if v, ok := d.Int(numberNumberOfThings); ok {
 				s.NumberOfNotifiedThings = &v
-
 			}
 		case "numberOfSucceededThings":
 			d.At("numberOfSucceededThings")
 			if v, ok := d.Int(numberNumberOfThings); ok {
 				s.NumberOfSucceededThings = &v
-
 			}
 		default:
 			d.Skip()
@@ -108,26 +106,22 @@ func (s *RegisterCACertificateRequest) decode(d *wire.Decoder) {
 			d.At("verificationCertificate")
 			if v, ok := d.String(textCertificatePem); ok {
 				s.VerificationCertificate = &v
-
 			}
 		case "registrationConfig":
 			d.At("registrationConfig")
 			if !d.Null() {
 				s.RegistrationConfig = new(RegistrationConfig)
 				s.RegistrationConfig.decode(d)
-
 			}
 		case "tags":
 			d.At("tags")
 			if !d.Null() {
 				s.Tags = decodeTagList(d)
-
 			}
 		case "certificateMode":
 			d.At("certificateMode")
 			if v, ok := d.String(textCertificateMode); ok {
 				s.CertificateMode = &v
-
 			}
 		default:
 			d.Skip()
@@ -202,13 +196,11 @@ func (s *RegisterCertificateRequest) decode(d *wire.Decoder) {
 			d.At("caCertificatePem")
 			if v, ok := d.String(textCertificatePem); ok {
 				s.CaCertificatePem = &v
-
 			}
 		case "status":
 			d.At("status")
 			if v, ok := d.String(textCertificateStatus); ok {
 				s.Status = &v
-
 			}
 		default:
 			d.Skip()
@@ -274,7 +266,6 @@ func (s *RegisterCertificateWithoutCARequest) decode(d *wire.Decoder) {
 			d.At("status")
 			if v, ok := d.String(textCertificateStatus); ok {
 				s.Status = &v
-
 			}
 		default:
 			d.Skip()
@@ -340,7 +331,6 @@ func (s *RegisterThingRequest) decode(d *wire.Decoder) {
 			d.At("parameters")
 			if !d.Null() {
 				s.Parameters = decodeParameters(d)
-
 			}
 		default:
 			d.Skip()
@@ -391,19 +381,16 @@ func (s *RegistrationConfig) decode(d *wire.Decoder) {
 			d.At("templateBody")
 			if v, ok := d.String(textTemplateBody); ok {
 				s.TemplateBody = &v
-
 			}
 		case "roleArn":
 			d.At("roleArn")
 			if v, ok := d.String(textRoleArn); ok {
 				s.RoleArn = &v
-
 			}
 		case "templateName":
 			d.At("templateName")
 			if v, ok := d.String(textTemplateName); ok {
 				s.TemplateName = &v
-
 			}
 		default:
 			d.Skip()
@@ -461,7 +448,6 @@ func (s *RejectCertificateTransferRequest) decode(d *wire.Decoder) {
 			d.At("rejectReason")
 			if v, ok := d.String(textMessage); ok {
 				s.RejectReason = &v
-
 			}
 		default:
 			d.Skip()
@@ -528,25 +514,21 @@ func (s *RemoveThingFromBillingGroupRequest) decode(d *wire.Decoder) {
 			d.At("billingGroupName")
 			if v, ok := d.String(textBillingGroupName); ok {
 				s.BillingGroupName = &v
-
 			}
 		case "billingGroupArn":
 			d.At("billingGroupArn")
 			if v, ok := d.String(nil); ok {
 				s.BillingGroupArn = &v
-
 			}
 		case "thingName":
 			d.At("thingName")
 			if v, ok := d.String(textThingName); ok {
 				s.ThingName = &v
-
 			}
 		case "thingArn":
 			d.At("thingArn")
 			if v, ok := d.String(nil); ok {
 				s.ThingArn = &v
-
 			}
 		default:
 			d.Skip()
@@ -589,25 +571,21 @@ func (s *RemoveThingFromThingGroupRequest) decode(d *wire.Decoder) {
 			d.At("thingGroupName")
 			if v, ok := d.String(textThingGroupName); ok {
 				s.ThingGroupName = &v
-
 			}
 		case "thingGroupArn":
 			d.At("thingGroupArn")
 			if v, ok := d.String(nil); ok {
 				s.ThingGroupArn = &v
-
 			}
 		case "thingName":
 			d.At("thingName")
 			if v, ok := d.String(textThingName); ok {
 				s.ThingName = &v
-
 			}
 		case "thingArn":
 			d.At("thingArn")
 			if v, ok := d.String(nil); ok {
 				s.ThingArn = &v
-
 			}
 		default:
 			d.Skip()
@@ -725,14 +703,12 @@ func (s *RepublishAction) decode(d *wire.Decoder) {
 			d.At("qos")
 			if v, ok := d.Int(numberQos); ok {
 				s.Qos = &v
-
 			}
 		case "headers":
 			d.At("headers")
 			if !d.Null() {
 				s.Headers = new(MqttHeaders)
 				s.Headers.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -787,63 +763,53 @@ func (s *ResourceIdentifier) decode(d *wire.Decoder) {
 			d.At("deviceCertificateId")
 			if v, ok := d.String(textCertificateId); ok {
 				s.DeviceCertificateId = &v
-
 			}
 		case "caCertificateId":
 			d.At("caCertificateId")
 			if v, ok := d.String(textCertificateId); ok {
 				s.CaCertificateId = &v
-
 			}
 		case "cognitoIdentityPoolId":
 			d.At("cognitoIdentityPoolId")
 			if v, ok := d.String(nil); ok {
 				s.CognitoIdentityPoolId = &v
-
 			}
 		case "clientId":
 			d.At("clientId")
 			if v, ok := d.String(nil); ok {
 				s.ClientId = &v
-
 			}
 		case "policyVersionIdentifier":
 			d.At("policyVersionIdentifier")
 			if !d.Null() {
 				s.PolicyVersionIdentifier = new(PolicyVersionIdentifier)
 				s.PolicyVersionIdentifier.decode(d)
-
 			}
 		case "account":
 			d.At("account")
 			if v, ok := d.String(textAwsAccountId); ok {
 				s.Account = &v
-
 			}
 		case "iamRoleArn":
 			d.At("iamRoleArn")
 			if v, ok := d.String(textRoleArn); ok {
 				s.IamRoleArn = &v
-
 			}
 		case "roleAliasArn":
 			d.At("roleAliasArn")
 			if v, ok := d.String(textRoleAliasArn); ok {
 				s.RoleAliasArn = &v
-
 			}
 		case "issuerCertificateIdentifier":
 			d.At("issuerCertificateIdentifier")
 			if !d.Null() {
 				s.IssuerCertificateIdentifier = new(IssuerCertificateIdentifier)
 				s.IssuerCertificateIdentifier.decode(d)
-
 			}
 		case "deviceCertificateArn":
 			d.At("deviceCertificateArn")
 			if v, ok := d.String(nil); ok {
 				s.DeviceCertificateArn = &v
-
 			}
 		default:
 			d.Skip()

@@ -49,7 +49,6 @@ func (s *S3Action) decode(d *wire.Decoder) {
 			d.At("cannedAcl")
 			if v, ok := d.String(textCannedAccessControlList); ok {
 				s.CannedAcl = &v
-
 			}
 		default:
 			d.Skip()
@@ -95,13 +94,11 @@ func (s *S3Destination) decode(d *wire.Decoder) {
 			d.At("bucket")
 			if v, ok := d.String(textS3Bucket); ok {
 				s.Bucket = &v
-
 			}
 		case "prefix":
 			d.At("prefix")
 			if v, ok := d.String(nil); ok {
 				s.Prefix = &v
-
 			}
 		default:
 			d.Skip()
@@ -143,19 +140,16 @@ func (s *S3Location) decode(d *wire.Decoder) {
 			d.At("bucket")
 			if v, ok := d.String(textS3Bucket); ok {
 				s.Bucket = &v
-
 			}
 		case "key":
 			d.At("key")
 			if v, ok := d.String(textS3Key); ok {
 				s.Key = &v
-
 			}
 		case "version":
 			d.At("version")
 			if v, ok := d.String(nil); ok {
 				s.Version = &v
-
 			}
 		default:
 			d.Skip()
@@ -246,7 +240,6 @@ func (s *Sbom) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.S3Location = new(S3Location)
 				s.S3Location.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -362,25 +355,21 @@ func (s *SchedulingConfig) decode(d *wire.Decoder) {
 			d.At("startTime")
 			if v, ok := d.String(textStringDateTime); ok {
 				s.StartTime = &v
-
 			}
 		case "endTime":
 			d.At("endTime")
 			if v, ok := d.String(textStringDateTime); ok {
 				s.EndTime = &v
-
 			}
 		case "endBehavior":
 			d.At("endBehavior")
 			if v, ok := d.String(textJobEndBehavior); ok {
 				s.EndBehavior = &v
-
 			}
 		case "maintenanceWindows":
 			d.At("maintenanceWindows")
 			if !d.Null() {
 				s.MaintenanceWindows = decodeMaintenanceWindows(d)
-
 			}
 		default:
 			d.Skip()
@@ -440,7 +429,6 @@ func (s *SearchIndexRequest) decode(d *wire.Decoder) {
 			d.At("indexName")
 			if v, ok := d.String(textIndexName); ok {
 				s.IndexName = &v
-
 			}
 		case "queryString":
 			d.At("queryString")
@@ -452,19 +440,16 @@ func (s *SearchIndexRequest) decode(d *wire.Decoder) {
 			d.At("nextToken")
 			if v, ok := d.String(nil); ok {
 				s.NextToken = &v
-
 			}
 		case "maxResults":
 			d.At("maxResults")
 			if v, ok := d.Int(numberSearchQueryMaxResults); ok {
 				s.MaxResults = &v
-
 			}
 		case "queryVersion":
 			d.At("queryVersion")
 			if v, ok := d.String(nil); ok {
 				s.QueryVersion = &v
-
 			}
 		default:
 			d.Skip()
@@ -564,19 +549,16 @@ func (s *ServerCertificateConfig) decode(d *wire.Decoder) {
 			d.At("enableOCSPCheck")
 			if v, ok := d.Bool(); ok {
 				s.EnableOCSPCheck = &v
-
 			}
 		case "ocspLambdaArn":
 			d.At("ocspLambdaArn")
 			if v, ok := d.String(textOCSPLambdaArn); ok {
 				s.OcspLambdaArn = &v
-
 			}
 		case "ocspAuthorizedResponderArn":
 			d.At("ocspAuthorizedResponderArn")
 			if v, ok := d.String(textAcmCertificateArn); ok {
 				s.OcspAuthorizedResponderArn = &v
-
 			}
 		default:
 			d.Skip()
@@ -819,25 +801,21 @@ func (s *SetV2LoggingOptionsRequest) decode(d *wire.Decoder) {
 			d.At("roleArn")
 			if v, ok := d.String(nil); ok {
 				s.RoleArn = &v
-
 			}
 		case "defaultLogLevel":
 			d.At("defaultLogLevel")
 			if v, ok := d.String(textLogLevel); ok {
 				s.DefaultLogLevel = &v
-
 			}
 		case "disableAllLogs":
 			d.At("disableAllLogs")
 			if v, ok := d.Bool(); ok {
 				s.DisableAllLogs = &v
-
 			}
 		case "eventConfigurations":
 			d.At("eventConfigurations")
 			if !d.Null() {
 				s.EventConfigurations = decodeLogEventConfigurations(d)
-
 			}
 		default:
 			d.Skip()
@@ -928,19 +906,16 @@ func (s *SigningProfileParameter) decode(d *wire.Decoder) {
 			d.At("certificateArn")
 			if v, ok := d.String(nil); ok {
 				s.CertificateArn = &v
-
 			}
 		case "platform":
 			d.At("platform")
 			if v, ok := d.String(nil); ok {
 				s.Platform = &v
-
 			}
 		case "certificatePathOnDevice":
 			d.At("certificatePathOnDevice")
 			if v, ok := d.String(nil); ok {
 				s.CertificatePathOnDevice = &v
-
 			}
 		default:
 			d.Skip()
@@ -999,7 +974,6 @@ func (s *SnsAction) decode(d *wire.Decoder) {
 			d.At("messageFormat")
 			if v, ok := d.String(textMessageFormat); ok {
 				s.MessageFormat = &v
-
 			}
 		default:
 			d.Skip()
@@ -1056,7 +1030,6 @@ func (s *SqsAction) decode(d *wire.Decoder) {
 			d.At("useBase64")
 			if v, ok := d.Bool(); ok {
 				s.UseBase64 = &v
-
 			}
 		default:
 			d.Skip()
@@ -1210,19 +1183,16 @@ func (s *StartDetectMitigationActionsTaskRequest) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.ViolationEventOccurrenceRange = new(ViolationEventOccurrenceRange)
 				s.ViolationEventOccurrenceRange.decode(d)
-
 			}
 		case "includeOnlyActiveViolations":
 			d.At("includeOnlyActiveViolations")
 			if v, ok := d.Bool(); ok {
 				s.IncludeOnlyActiveViolations = &v
-
 			}
 		case "includeSuppressedAlerts":
 			d.At("includeSuppressedAlerts")
 			if v, ok := d.Bool(); ok {
 				s.IncludeSuppressedAlerts = &v
-
 			}
 		case "clientRequestToken":
 			d.At("clientRequestToken")
@@ -1333,20 +1303,17 @@ func (s *StartSigningJobParameter) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.SigningProfileParameter = new(SigningProfileParameter)
 				s.SigningProfileParameter.decode(d)
-
 			}
 		case "signingProfileName":
 			d.At("signingProfileName")
 			if v, ok := d.String(nil); ok {
 				s.SigningProfileName = &v
-
 			}
 		case "destination":
 			d.At("destination")
 			if !d.Null() {
 				s.Destination = new(Destination)
 				s.Destination.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -1468,7 +1435,6 @@ func (s *StatisticalThreshold) decode(d *wire.Decoder) {
 			d.At("statistic")
 			if v, ok := d.String(textEvaluationStatistic); ok {
 				s.Statistic = &v
-
 			}
 		default:
 			d.Skip()
@@ -1573,7 +1539,6 @@ func (s *StepFunctionsAction) decode(d *wire.Decoder) {
 			d.At("executionNamePrefix")
 			if v, ok := d.String(nil); ok {
 				s.ExecutionNamePrefix = &v
-
 			}
 		case "stateMachineName":
 			d.At("stateMachineName")
@@ -1650,13 +1615,11 @@ func (s *Stream) decode(d *wire.Decoder) {
 			d.At("streamId")
 			if v, ok := d.String(textStreamId); ok {
 				s.StreamId = &v
-
 			}
 		case "fileId":
 			d.At("fileId")
 			if v, ok := d.Int(numberFileId); ok {
 				s.FileId = &v
-
 			}
 		default:
 			d.Skip()
@@ -1697,14 +1660,12 @@ func (s *StreamFile) decode(d *wire.Decoder) {
 			d.At("fileId")
 			if v, ok := d.Int(numberFileId); ok {
 				s.FileId = &v
-
 			}
 		case "s3Location":
 			d.At("s3Location")
 			if !d.Null() {
 				s.S3Location = new(S3Location)
 				s.S3Location.decode(d)
-
 			}
 		default:
 			d.Skip()

@@ -35,7 +35,6 @@ func (s *Tag) decode(d *wire.Decoder) {
 			d.At("Value")
 			if v, ok := d.String(textTagValue); ok {
 				s.Value = &v
-
 			}
 		default:
 			d.Skip()
@@ -202,7 +201,6 @@ func (s *TermsAggregation) decode(d *wire.Decoder) {
 			d.At("maxBuckets")
 			if v, ok := d.Int(numberMaxBuckets); ok {
 				s.MaxBuckets = &v
-
 			}
 		default:
 			d.Skip()
@@ -247,13 +245,11 @@ func (s *TestAuthorizationRequest) decode(d *wire.Decoder) {
 			d.At("principal")
 			if v, ok := d.String(nil); ok {
 				s.Principal = &v
-
 			}
 		case "cognitoIdentityPoolId":
 			d.At("cognitoIdentityPoolId")
 			if v, ok := d.String(nil); ok {
 				s.CognitoIdentityPoolId = &v
-
 			}
 		case "authInfos":
 			d.At("authInfos")
@@ -265,13 +261,11 @@ func (s *TestAuthorizationRequest) decode(d *wire.Decoder) {
 			d.At("policyNamesToAdd")
 			if !d.Null() {
 				s.PolicyNamesToAdd = decodePolicyNames(d)
-
 			}
 		case "policyNamesToSkip":
 			d.At("policyNamesToSkip")
 			if !d.Null() {
 				s.PolicyNamesToSkip = decodePolicyNames(d)
-
 			}
 		default:
 			d.Skip()
@@ -333,34 +327,29 @@ func (s *TestInvokeAuthorizerRequest) decode(d *wire.Decoder) {
 			d.At("token")
 			if v, ok := d.String(textToken); ok {
 				s.Token = &v
-
 			}
 		case "tokenSignature":
 			d.At("tokenSignature")
 			if v, ok := d.String(textTokenSignature); ok {
 				s.TokenSignature = &v
-
 			}
 		case "httpContext":
 			d.At("httpContext")
 			if !d.Null() {
 				s.HttpContext = new(HttpContext)
 				s.HttpContext.decode(d)
-
 			}
 		case "mqttContext":
 			d.At("mqttContext")
 			if !d.Null() {
 				s.MqttContext = new(MqttContext)
 				s.MqttContext.decode(d)
-
 			}
 		case "tlsContext":
 			d.At("tlsContext")
 			if !d.Null() {
 				s.TlsContext = new(TlsContext)
 				s.TlsContext.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -573,13 +562,11 @@ func (s *ThingGroupIndexingConfiguration) decode(d *wire.Decoder) {
 			d.At("managedFields")
 			if !d.Null() {
 				s.ManagedFields = decodeFields(d)
-
 			}
 		case "customFields":
 			d.At("customFields")
 			if !d.Null() {
 				s.CustomFields = decodeFields(d)
-
 			}
 		default:
 			d.Skip()
@@ -647,14 +634,12 @@ func (s *ThingGroupProperties) decode(d *wire.Decoder) {
 			d.At("thingGroupDescription")
 			if v, ok := d.String(textThingGroupDescription); ok {
 				s.ThingGroupDescription = &v
-
 			}
 		case "attributePayload":
 			d.At("attributePayload")
 			if !d.Null() {
 				s.AttributePayload = new(AttributePayload)
 				s.AttributePayload.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -707,38 +692,32 @@ func (s *ThingIndexingConfiguration) decode(d *wire.Decoder) {
 			d.At("thingConnectivityIndexingMode")
 			if v, ok := d.String(textThingConnectivityIndexingMode); ok {
 				s.ThingConnectivityIndexingMode = &v
-
 			}
 		case "deviceDefenderIndexingMode":
 			d.At("deviceDefenderIndexingMode")
 			if v, ok := d.String(textDeviceDefenderIndexingMode); ok {
 				s.DeviceDefenderIndexingMode = &v
-
 			}
 		case "namedShadowIndexingMode":
 			d.At("namedShadowIndexingMode")
 			if v, ok := d.String(textNamedShadowIndexingMode); ok {
 				s.NamedShadowIndexingMode = &v
-
 			}
 		case "managedFields":
 			d.At("managedFields")
 			if !d.Null() {
 				s.ManagedFields = decodeFields(d)
-
 			}
 		case "customFields":
 			d.At("customFields")
 			if !d.Null() {
 				s.CustomFields = decodeFields(d)
-
 			}
 		case "filter":
 			d.At("filter")
 			if !d.Null() {
 				s.Filter = new(IndexingFilter)
 				s.Filter.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -869,20 +848,17 @@ func (s *ThingTypeProperties) decode(d *wire.Decoder) {
 			d.At("thingTypeDescription")
 			if v, ok := d.String(textThingTypeDescription); ok {
 				s.ThingTypeDescription = &v
-
 			}
 		case "searchableAttributes":
 			d.At("searchableAttributes")
 			if !d.Null() {
 				s.SearchableAttributes = decodeSearchableAttributes(d)
-
 			}
 		case "mqtt5Configuration":
 			d.At("mqtt5Configuration")
 			if !d.Null() {
 				s.Mqtt5Configuration = new(Mqtt5Configuration)
 				s.Mqtt5Configuration.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -927,13 +903,11 @@ func (s *TimeFilter) decode(d *wire.Decoder) {
 			d.At("after")
 			if v, ok := d.String(textStringDateTime); ok {
 				s.After = &v
-
 			}
 		case "before":
 			d.At("before")
 			if v, ok := d.String(textStringDateTime); ok {
 				s.Before = &v
-
 			}
 		default:
 			d.Skip()
@@ -960,7 +934,6 @@ func (s *TimeoutConfig) decode(d *wire.Decoder) {
 			d.At("inProgressTimeoutInMinutes")
 			if v, ok := d.Long(nil); ok {
 				s.InProgressTimeoutInMinutes = &v
-
 			}
 		default:
 			d.Skip()
@@ -1026,7 +999,6 @@ func (s *TimestreamAction) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.Timestamp = new(TimestreamTimestamp)
 				s.Timestamp.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -1166,7 +1138,6 @@ func (s *TlsConfig) decode(d *wire.Decoder) {
 			d.At("securityPolicy")
 			if v, ok := d.String(textSecurityPolicy); ok {
 				s.SecurityPolicy = &v
-
 			}
 		default:
 			d.Skip()
@@ -1202,7 +1173,6 @@ func (s *TlsContext) decode(d *wire.Decoder) {
 			d.At("serverName")
 			if v, ok := d.String(textServerName); ok {
 				s.ServerName = &v
-
 			}
 		default:
 			d.Skip()
@@ -1324,14 +1294,12 @@ func (s *TopicRuleDestinationConfiguration) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.HttpUrlConfiguration = new(HttpUrlDestinationConfiguration)
 				s.HttpUrlConfiguration.decode(d)
-
 			}
 		case "vpcConfiguration":
 			d.At("vpcConfiguration")
 			if !d.Null() {
 				s.VpcConfiguration = new(VpcDestinationConfiguration)
 				s.VpcConfiguration.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -1448,7 +1416,6 @@ func (s *TopicRulePayload) decode(d *wire.Decoder) {
 			d.At("description")
 			if v, ok := d.String(nil); ok {
 				s.Description = &v
-
 			}
 		case "actions":
 			d.At("actions")
@@ -1460,20 +1427,17 @@ func (s *TopicRulePayload) decode(d *wire.Decoder) {
 			d.At("ruleDisabled")
 			if v, ok := d.Bool(); ok {
 				s.RuleDisabled = &v
-
 			}
 		case "awsIotSqlVersion":
 			d.At("awsIotSqlVersion")
 			if v, ok := d.String(nil); ok {
 				s.AwsIotSqlVersion = &v
-
 			}
 		case "errorAction":
 			d.At("errorAction")
 			if !d.Null() {
 				s.ErrorAction = new(Action)
 				s.ErrorAction.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -1526,7 +1490,6 @@ func (s *TransferCertificateRequest) decode(d *wire.Decoder) {
 			d.At("transferMessage")
 			if v, ok := d.String(textMessage); ok {
 				s.TransferMessage = &v
-
 			}
 		default:
 			d.Skip()

@@ -86,19 +86,16 @@ func (s *UpdateAccountAuditConfigurationRequest) decode(d *wire.Decoder) {
 			d.At("roleArn")
 			if v, ok := d.String(textRoleArn); ok {
 				s.RoleArn = &v
-
 			}
 		case "auditNotificationTargetConfigurations":
 			d.At("auditNotificationTargetConfigurations")
 			if !d.Null() {
 				s.AuditNotificationTargetConfigurations = decodeAuditNotificationTargetConfigurations(d)
-
 			}
 		case "auditCheckConfigurations":
 			d.At("auditCheckConfigurations")
 			if !d.Null() {
 				s.AuditCheckConfigurations = decodeAuditCheckConfigurations(d)
-
 			}
 		default:
 			d.Skip()
@@ -157,19 +154,16 @@ func (s *UpdateAuditSuppressionRequest) decode(d *wire.Decoder) {
 			d.At("expirationDate")
 			if v, ok := d.Time(); ok {
 				s.ExpirationDate = new(aws.Time{Time: v})
-
 			}
 		case "suppressIndefinitely":
 			d.At("suppressIndefinitely")
 			if v, ok := d.Bool(); ok {
 				s.SuppressIndefinitely = &v
-
 			}
 		case "description":
 			d.At("description")
 			if v, ok := d.String(textAuditDescription); ok {
 				s.Description = &v
-
 			}
 		default:
 			d.Skip()
@@ -222,31 +216,26 @@ func (s *UpdateAuthorizerRequest) decode(d *wire.Decoder) {
 			d.At("authorizerFunctionArn")
 			if v, ok := d.String(textAuthorizerFunctionArn); ok {
 				s.AuthorizerFunctionArn = &v
-
 			}
 		case "tokenKeyName":
 			d.At("tokenKeyName")
 			if v, ok := d.String(textTokenKeyName); ok {
 				s.TokenKeyName = &v
-
 			}
 		case "tokenSigningPublicKeys":
 			d.At("tokenSigningPublicKeys")
 			if !d.Null() {
 				s.TokenSigningPublicKeys = decodePublicKeyMap(d)
-
 			}
 		case "status":
 			d.At("status")
 			if v, ok := d.String(textAuthorizerStatus); ok {
 				s.Status = &v
-
 			}
 		case "enableCachingForHttp":
 			d.At("enableCachingForHttp")
 			if v, ok := d.Bool(); ok {
 				s.EnableCachingForHttp = &v
-
 			}
 		default:
 			d.Skip()
@@ -319,7 +308,6 @@ func (s *UpdateBillingGroupRequest) decode(d *wire.Decoder) {
 			d.At("expectedVersion")
 			if v, ok := d.Long(nil); ok {
 				s.ExpectedVersion = &v
-
 			}
 		default:
 			d.Skip()
@@ -431,13 +419,11 @@ func (s *UpdateCACertificateRequest) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.RegistrationConfig = new(RegistrationConfig)
 				s.RegistrationConfig.decode(d)
-
 			}
 		case "removeAutoRegistration":
 			d.At("removeAutoRegistration")
 			if v, ok := d.Bool(); ok {
 				s.RemoveAutoRegistration = &v
-
 			}
 		default:
 			d.Skip()
@@ -485,13 +471,11 @@ func (s *UpdateCertificateProviderRequest) decode(d *wire.Decoder) {
 			d.At("lambdaFunctionArn")
 			if v, ok := d.String(textCertificateProviderFunctionArn); ok {
 				s.LambdaFunctionArn = &v
-
 			}
 		case "accountDefaultForOperations":
 			d.At("accountDefaultForOperations")
 			if !d.Null() {
 				s.AccountDefaultForOperations = decodeCertificateProviderAccountDefaultForOperations(d)
-
 			}
 		default:
 			d.Skip()
@@ -589,19 +573,16 @@ func (s *UpdateCommandRequest) decode(d *wire.Decoder) {
 			d.At("displayName")
 			if v, ok := d.String(textDisplayName); ok {
 				s.DisplayName = &v
-
 			}
 		case "description":
 			d.At("description")
 			if v, ok := d.String(textCommandDescription); ok {
 				s.Description = &v
-
 			}
 		case "deprecated":
 			d.At("deprecated")
 			if v, ok := d.Bool(); ok {
 				s.Deprecated = &v
-
 			}
 		default:
 			d.Skip()
@@ -894,52 +875,44 @@ func (s *UpdateDomainConfigurationRequest) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.AuthorizerConfig = new(AuthorizerConfig)
 				s.AuthorizerConfig.decode(d)
-
 			}
 		case "domainConfigurationStatus":
 			d.At("domainConfigurationStatus")
 			if v, ok := d.String(textDomainConfigurationStatus); ok {
 				s.DomainConfigurationStatus = &v
-
 			}
 		case "removeAuthorizerConfig":
 			d.At("removeAuthorizerConfig")
 			if v, ok := d.Bool(); ok {
 				s.RemoveAuthorizerConfig = &v
-
 			}
 		case "tlsConfig":
 			d.At("tlsConfig")
 			if !d.Null() {
 				s.TlsConfig = new(TlsConfig)
 				s.TlsConfig.decode(d)
-
 			}
 		case "serverCertificateConfig":
 			d.At("serverCertificateConfig")
 			if !d.Null() {
 				s.ServerCertificateConfig = new(ServerCertificateConfig)
 				s.ServerCertificateConfig.decode(d)
-
 			}
 		case "authenticationType":
 			d.At("authenticationType")
 			if v, ok := d.String(textAuthenticationType); ok {
 				s.AuthenticationType = &v
-
 			}
 		case "applicationProtocol":
 			d.At("applicationProtocol")
 			if v, ok := d.String(textApplicationProtocol); ok {
 				s.ApplicationProtocol = &v
-
 			}
 		case "clientCertificateConfig":
 			d.At("clientCertificateConfig")
 			if !d.Null() {
 				s.ClientCertificateConfig = new(ClientCertificateConfig)
 				s.ClientCertificateConfig.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -1015,25 +988,21 @@ func (s *UpdateDynamicThingGroupRequest) decode(d *wire.Decoder) {
 			d.At("expectedVersion")
 			if v, ok := d.Long(nil); ok {
 				s.ExpectedVersion = &v
-
 			}
 		case "indexName":
 			d.At("indexName")
 			if v, ok := d.String(textIndexName); ok {
 				s.IndexName = &v
-
 			}
 		case "queryString":
 			d.At("queryString")
 			if v, ok := d.String(textQueryString); ok {
 				s.QueryString = &v
-
 			}
 		case "queryVersion":
 			d.At("queryVersion")
 			if v, ok := d.String(nil); ok {
 				s.QueryVersion = &v
-
 			}
 		default:
 			d.Skip()
@@ -1095,13 +1064,11 @@ func (s *UpdateEncryptionConfigurationRequest) decode(d *wire.Decoder) {
 			d.At("kmsKeyArn")
 			if v, ok := d.String(textKmsKeyArn); ok {
 				s.KmsKeyArn = &v
-
 			}
 		case "kmsAccessRoleArn":
 			d.At("kmsAccessRoleArn")
 			if v, ok := d.String(textKmsAccessRoleArn); ok {
 				s.KmsAccessRoleArn = &v
-
 			}
 		default:
 			d.Skip()
@@ -1143,7 +1110,6 @@ func (s *UpdateEventConfigurationsRequest) decode(d *wire.Decoder) {
 			d.At("eventConfigurations")
 			if !d.Null() {
 				s.EventConfigurations = decodeEventConfigurations(d)
-
 			}
 		default:
 			d.Skip()
@@ -1199,38 +1165,32 @@ func (s *UpdateFleetMetricRequest) decode(d *wire.Decoder) {
 			d.At("queryString")
 			if v, ok := d.String(textQueryString); ok {
 				s.QueryString = &v
-
 			}
 		case "aggregationType":
 			d.At("aggregationType")
 			if !d.Null() {
 				s.AggregationType = new(AggregationType)
 				s.AggregationType.decode(d)
-
 			}
 		case "period":
 			d.At("period")
 			if v, ok := d.Int(numberFleetMetricPeriod); ok {
 				s.Period = &v
-
 			}
 		case "aggregationField":
 			d.At("aggregationField")
 			if v, ok := d.String(textAggregationField); ok {
 				s.AggregationField = &v
-
 			}
 		case "description":
 			d.At("description")
 			if v, ok := d.String(textFleetMetricDescription); ok {
 				s.Description = &v
-
 			}
 		case "queryVersion":
 			d.At("queryVersion")
 			if v, ok := d.String(nil); ok {
 				s.QueryVersion = &v
-
 			}
 		case "indexName":
 			d.At("indexName")
@@ -1242,13 +1202,11 @@ func (s *UpdateFleetMetricRequest) decode(d *wire.Decoder) {
 			d.At("unit")
 			if v, ok := d.String(textFleetMetricUnit); ok {
 				s.Unit = &v
-
 			}
 		case "expectedVersion":
 			d.At("expectedVersion")
 			if v, ok := d.Long(nil); ok {
 				s.ExpectedVersion = &v
-
 			}
 		default:
 			d.Skip()
@@ -1291,14 +1249,12 @@ func (s *UpdateIndexingConfigurationRequest) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.ThingIndexingConfiguration = new(ThingIndexingConfiguration)
 				s.ThingIndexingConfiguration.decode(d)
-
 			}
 		case "thingGroupIndexingConfiguration":
 			d.At("thingGroupIndexingConfiguration")
 			if !d.Null() {
 				s.ThingGroupIndexingConfiguration = new(ThingGroupIndexingConfiguration)
 				s.ThingGroupIndexingConfiguration.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -1357,42 +1313,36 @@ func (s *UpdateJobRequest) decode(d *wire.Decoder) {
 			d.At("description")
 			if v, ok := d.String(textJobDescription); ok {
 				s.Description = &v
-
 			}
 		case "presignedUrlConfig":
 			d.At("presignedUrlConfig")
 			if !d.Null() {
 				s.PresignedUrlConfig = new(PresignedUrlConfig)
 				s.PresignedUrlConfig.decode(d)
-
 			}
 		case "jobExecutionsRolloutConfig":
 			d.At("jobExecutionsRolloutConfig")
 			if !d.Null() {
 				s.JobExecutionsRolloutConfig = new(JobExecutionsRolloutConfig)
 				s.JobExecutionsRolloutConfig.decode(d)
-
 			}
 		case "abortConfig":
 			d.At("abortConfig")
 			if !d.Null() {
 				s.AbortConfig = new(AbortConfig)
 				s.AbortConfig.decode(d)
-
 			}
 		case "timeoutConfig":
 			d.At("timeoutConfig")
 			if !d.Null() {
 				s.TimeoutConfig = new(TimeoutConfig)
 				s.TimeoutConfig.decode(d)
-
 			}
 		case "jobExecutionsRetryConfig":
 			d.At("jobExecutionsRetryConfig")
 			if !d.Null() {
 				s.JobExecutionsRetryConfig = new(JobExecutionsRetryConfig)
 				s.JobExecutionsRetryConfig.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -1440,14 +1390,12 @@ func (s *UpdateMitigationActionRequest) decode(d *wire.Decoder) {
 			d.At("roleArn")
 			if v, ok := d.String(textRoleArn); ok {
 				s.RoleArn = &v
-
 			}
 		case "actionParams":
 			d.At("actionParams")
 			if !d.Null() {
 				s.ActionParams = new(MitigationActionParams)
 				s.ActionParams.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -1512,7 +1460,6 @@ func (s *UpdatePackageConfigurationRequest) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.VersionUpdateByJobsConfig = new(VersionUpdateByJobsConfig)
 				s.VersionUpdateByJobsConfig.decode(d)
-
 			}
 		default:
 			d.Skip()
@@ -1568,19 +1515,16 @@ func (s *UpdatePackageRequest) decode(d *wire.Decoder) {
 			d.At("description")
 			if v, ok := d.String(textResourceDescription); ok {
 				s.Description = &v
-
 			}
 		case "defaultVersionName":
 			d.At("defaultVersionName")
 			if v, ok := d.String(textVersionName); ok {
 				s.DefaultVersionName = &v
-
 			}
 		case "unsetDefaultVersion":
 			d.At("unsetDefaultVersion")
 			if v, ok := d.Bool(); ok {
 				s.UnsetDefaultVersion = &v
-
 			}
 		default:
 			d.Skip()
@@ -1645,32 +1589,27 @@ func (s *UpdatePackageVersionRequest) decode(d *wire.Decoder) {
 			d.At("description")
 			if v, ok := d.String(textResourceDescription); ok {
 				s.Description = &v
-
 			}
 		case "attributes":
 			d.At("attributes")
 			if !d.Null() {
 				s.Attributes = decodeResourceAttributes(d)
-
 			}
 		case "artifact":
 			d.At("artifact")
 			if !d.Null() {
 				s.Artifact = new(PackageVersionArtifact)
 				s.Artifact.decode(d)
-
 			}
 		case "action":
 			d.At("action")
 			if v, ok := d.String(textPackageVersionAction); ok {
 				s.Action = &v
-
 			}
 		case "recipe":
 			d.At("recipe")
 			if v, ok := d.String(textPackageVersionRecipe); ok {
 				s.Recipe = &v
-
 			}
 		default:
 			d.Skip()
@@ -1722,38 +1661,32 @@ func (s *UpdateProvisioningTemplateRequest) decode(d *wire.Decoder) {
 			d.At("description")
 			if v, ok := d.String(textTemplateDescription); ok {
 				s.Description = &v
-
 			}
 		case "enabled":
 			d.At("enabled")
 			if v, ok := d.Bool(); ok {
 				s.Enabled = &v
-
 			}
 		case "defaultVersionId":
 			d.At("defaultVersionId")
 			if v, ok := d.Int(nil); ok {
 				s.DefaultVersionId = &v
-
 			}
 		case "provisioningRoleArn":
 			d.At("provisioningRoleArn")
 			if v, ok := d.String(textRoleArn); ok {
 				s.ProvisioningRoleArn = &v
-
 			}
 		case "preProvisioningHook":
 			d.At("preProvisioningHook")
 			if !d.Null() {
 				s.PreProvisioningHook = new(ProvisioningHook)
 				s.PreProvisioningHook.decode(d)
-
 			}
 		case "removePreProvisioningHook":
 			d.At("removePreProvisioningHook")
 			if v, ok := d.Bool(); ok {
 				s.RemovePreProvisioningHook = &v
-
 			}
 		default:
 			d.Skip()
@@ -1801,13 +1734,11 @@ func (s *UpdateRoleAliasRequest) decode(d *wire.Decoder) {
 			d.At("roleArn")
 			if v, ok := d.String(textRoleArn); ok {
 				s.RoleArn = &v
-
 			}
 		case "credentialDurationSeconds":
 			d.At("credentialDurationSeconds")
 			if v, ok := d.Int(numberCredentialDurationSeconds); ok {
 				s.CredentialDurationSeconds = &v
-
 			}
 		default:
 			d.Skip()
@@ -1874,25 +1805,21 @@ func (s *UpdateScheduledAuditRequest) decode(d *wire.Decoder) {
 			d.At("frequency")
 			if v, ok := d.String(textAuditFrequency); ok {
 				s.Frequency = &v
-
 			}
 		case "dayOfMonth":
 			d.At("dayOfMonth")
 			if v, ok := d.String(textDayOfMonth); ok {
 				s.DayOfMonth = &v
-
 			}
 		case "dayOfWeek":
 			d.At("dayOfWeek")
 			if v, ok := d.String(textDayOfWeek); ok {
 				s.DayOfWeek = &v
-
 			}
 		case "targetCheckNames":
 			d.At("targetCheckNames")
 			if !d.Null() {
 				s.TargetCheckNames = decodeTargetAuditCheckNames(d)
-
 			}
 		default:
 			d.Skip()
@@ -1968,62 +1895,52 @@ func (s *UpdateSecurityProfileRequest) decode(d *wire.Decoder) {
 			d.At("securityProfileDescription")
 			if v, ok := d.String(textSecurityProfileDescription); ok {
 				s.SecurityProfileDescription = &v
-
 			}
 		case "behaviors":
 			d.At("behaviors")
 			if !d.Null() {
 				s.Behaviors = decodeBehaviors(d)
-
 			}
 		case "alertTargets":
 			d.At("alertTargets")
 			if !d.Null() {
 				s.AlertTargets = decodeAlertTargets(d)
-
 			}
 		case "additionalMetricsToRetain":
 			d.At("additionalMetricsToRetain")
 			if !d.Null() {
 				s.AdditionalMetricsToRetain = decodeAdditionalMetricsToRetainList(d)
-
 			}
 		case "additionalMetricsToRetainV2":
 			d.At("additionalMetricsToRetainV2")
 			if !d.Null() {
 				s.AdditionalMetricsToRetainV2 = decodeAdditionalMetricsToRetainV2List(d)
-
 			}
 		case "deleteBehaviors":
 			d.At("deleteBehaviors")
 			if v, ok := d.Bool(); ok {
 				s.DeleteBehaviors = &v
-
 			}
 		case "deleteAlertTargets":
 			d.At("deleteAlertTargets")
 			if v, ok := d.Bool(); ok {
 				s.DeleteAlertTargets = &v
-
 			}
 		case "deleteAdditionalMetricsToRetain":
 			d.At("deleteAdditionalMetricsToRetain")
 			if v, ok := d.Bool(); ok {
 				s.DeleteAdditionalMetricsToRetain = &v
-
 			}
 		case "metricsExportConfig":
 			d.At("metricsExportConfig")
 			if !d.Null() {
 				s.MetricsExportConfig = new(MetricsExportConfig)
 				s.MetricsExportConfig.decode(d)
-
 			}
 		case "deleteMetricsExportConfig":
 			d.At("deleteMetricsExportConfig")
 			if v, ok := d.Bool(); ok {
 				s.DeleteMetricsExportConfig = &v
-
 			}
 		default:
 			d.Skip()
@@ -2126,19 +2043,16 @@ func (s *UpdateStreamRequest) decode(d *wire.Decoder) {
 			d.At("description")
 			if v, ok := d.String(textStreamDescription); ok {
 				s.Description = &v
-
 			}
 		case "files":
 			d.At("files")
 			if !d.Null() {
 				s.Files = decodeStreamFiles(d)
-
 			}
 		case "roleArn":
 			d.At("roleArn")
 			if v, ok := d.String(textRoleArn); ok {
 				s.RoleArn = &v
-
 			}
 		default:
 			d.Skip()
@@ -2221,7 +2135,6 @@ func (s *UpdateThingGroupRequest) decode(d *wire.Decoder) {
 			d.At("expectedVersion")
 			if v, ok := d.Long(nil); ok {
 				s.ExpectedVersion = &v
-
 			}
 		default:
 			d.Skip()
@@ -2277,25 +2190,21 @@ func (s *UpdateThingGroupsForThingRequest) decode(d *wire.Decoder) {
 			d.At("thingName")
 			if v, ok := d.String(textThingName); ok {
 				s.ThingName = &v
-
 			}
 		case "thingGroupsToAdd":
 			d.At("thingGroupsToAdd")
 			if !d.Null() {
 				s.ThingGroupsToAdd = decodeThingGroupList(d)
-
 			}
 		case "thingGroupsToRemove":
 			d.At("thingGroupsToRemove")
 			if !d.Null() {
 				s.ThingGroupsToRemove = decodeThingGroupList(d)
-
 			}
 		case "overrideDynamicGroups":
 			d.At("overrideDynamicGroups")
 			if v, ok := d.Bool(); ok {
 				s.OverrideDynamicGroups = &v
-
 			}
 		default:
 			d.Skip()
@@ -2345,26 +2254,22 @@ func (s *UpdateThingRequest) decode(d *wire.Decoder) {
 			d.At("thingTypeName")
 			if v, ok := d.String(textThingTypeName); ok {
 				s.ThingTypeName = &v
-
 			}
 		case "attributePayload":
 			d.At("attributePayload")
 			if !d.Null() {
 				s.AttributePayload = new(AttributePayload)
 				s.AttributePayload.decode(d)
-
 			}
 		case "expectedVersion":
 			d.At("expectedVersion")
 			if v, ok := d.Long(nil); ok {
 				s.ExpectedVersion = &v
-
 			}
 		case "removeThingType":
 			d.At("removeThingType")
 			if v, ok := d.Bool(); ok {
 				s.RemoveThingType = &v
-
 			}
 		default:
 			d.Skip()
@@ -2412,7 +2317,6 @@ func (s *UpdateThingTypeRequest) decode(d *wire.Decoder) {
 			if !d.Null() {
 				s.ThingTypeProperties = new(ThingTypeProperties)
 				s.ThingTypeProperties.decode(d)
-
 			}
 		default:
 			d.Skip()

@@ -99,13 +99,11 @@ func (s *VersionUpdateByJobsConfig) decode(d *wire.Decoder) {
 			d.At("enabled")
 			if v, ok := d.Bool(); ok {
 				s.Enabled = &v
-
 			}
 		case "roleArn":
 			d.At("roleArn")
 			if v, ok := d.String(textRoleArn); ok {
 				s.RoleArn = &v
-
 			}
 		default:
 			d.Skip()
@@ -274,7 +272,6 @@ func (s *VpcDestinationConfiguration) decode(d *wire.Decoder) {
 			d.At("securityGroups")
 			if !d.Null() {
 				s.SecurityGroups = decodeSecurityGroupList(d)
-
 			}
 		case "vpcId":
 			d.At("vpcId")

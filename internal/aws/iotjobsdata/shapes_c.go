@@ -31,43 +31,36 @@ func (s *CommandParameterValue) decode(d *wire.Decoder) {
 			d.At("S")
 			if v, ok := d.String(textStringParameterValue); ok {
 				s.S = &v
-
 			}
 		case "B":
 			d.At("B")
 			if v, ok := d.Bool(); ok {
 				s.B = &v
-
 			}
 		case "I":
 			d.At("I")
 			if v, ok := d.Int(nil); ok {
 				s.I = &v
-
 			}
 		case "L":
 			d.At("L")
 			if v, ok := d.Long(nil); ok {
 				s.L = &v
-
 			}
 		case "D":
 			d.At("D")
 			if v, ok := d.Double(nil); ok {
 				s.D = &v
-
 			}
 		case "BIN":
 			d.At("BIN")
 			if v, ok := d.Blob(sizeBinaryParameterValue); ok {
 				s.BIN = v
-
 			}
 		case "UL":
 			d.At("UL")
 			if v, ok := d.String(textUnsignedLongParameterValue); ok {
 				s.UL = &v
-
 			}
 		default:
 			d.Skip()

@@ -49,19 +49,16 @@ func (s *StartCommandExecutionRequest) decode(d *wire.Decoder) {
 			d.At("parameters")
 			if !d.Null() {
 				s.Parameters = decodeCommandExecutionParameterMap(d)
-
 			}
 		case "executionTimeoutSeconds":
 			d.At("executionTimeoutSeconds")
 			if v, ok := d.Long(numberCommandExecutionTimeoutInSeconds); ok {
 				s.ExecutionTimeoutSeconds = &v
-
 			}
 		case "clientToken":
 			d.At("clientToken")
 			if v, ok := d.String(textClientRequestTokenV2); ok {
 				s.ClientToken = &v
-
 			}
 		default:
 			d.Skip()
@@ -123,13 +120,11 @@ func (s *StartNextPendingJobExecutionRequest) decode(d *wire.Decoder) {
 			d.At("statusDetails")
 			if !d.Null() {
 				s.StatusDetails = decodeDetailsMap(d)
-
 			}
 		case "stepTimeoutInMinutes":
 			d.At("stepTimeoutInMinutes")
 			if v, ok := d.Long(nil); ok {
 				s.StepTimeoutInMinutes = &v
-
 			}
 		default:
 			d.Skip()

@@ -59,37 +59,31 @@ func (s *UpdateJobExecutionRequest) decode(d *wire.Decoder) {
 			d.At("statusDetails")
 			if !d.Null() {
 				s.StatusDetails = decodeDetailsMap(d)
-
 			}
 		case "stepTimeoutInMinutes":
 			d.At("stepTimeoutInMinutes")
 			if v, ok := d.Long(nil); ok {
 				s.StepTimeoutInMinutes = &v
-
 			}
 		case "expectedVersion":
 			d.At("expectedVersion")
 			if v, ok := d.Long(nil); ok {
 				s.ExpectedVersion = &v
-
 			}
 		case "includeJobExecutionState":
 			d.At("includeJobExecutionState")
 			if v, ok := d.Bool(); ok {
 				s.IncludeJobExecutionState = &v
-
 			}
 		case "includeJobDocument":
 			d.At("includeJobDocument")
 			if v, ok := d.Bool(); ok {
 				s.IncludeJobDocument = &v
-
 			}
 		case "executionNumber":
 			d.At("executionNumber")
 			if v, ok := d.Long(nil); ok {
 				s.ExecutionNumber = &v
-
 			}
 		default:
 			d.Skip()

@@ -60,9 +60,11 @@ type Number struct {
 
 func maxLength(n int) string { return "Member must have length less than or equal to " + itoa(n) }
 func minLength(n int) string { return "Member must have length greater than or equal to " + itoa(n) }
+
 func matchPattern(p *Pattern) string {
 	return "Member must satisfy regular expression pattern: " + p.text
 }
+
 func matchEnum(values []string) string {
 	return "Member must satisfy enum value set: [" + strings.Join(values, ", ") + "]"
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/base64"
 	"math"
 	"strconv"
@@ -76,7 +77,8 @@ func (d *Decoder) ParamTime(s string) (time.Time, bool) {
 	return t, true
 }
 
-// ParamJSON parses JSON in base64, as headers carry it, and gives its text.
+// ParamJSON parses JSON in base64, as headers carry it, and gives its text. JSON
+// in a JSON string, which is what boto3 makes of a string, is taken out of it.
 func (d *Decoder) ParamJSON(s string) (string, bool) {
 	b, err := base64.StdEncoding.DecodeString(s)
 	if err != nil {
@@ -85,6 +87,11 @@ func (d *Decoder) ParamJSON(s string) (string, bool) {
 	if err != nil || !jsontext.Value(b).IsValid() {
 		d.syntax("Value is not JSON in base64")
 		return "", false
+	}
+	if jsontext.Value(b).Kind() == '"' {
+		if inner, err := jsontext.AppendUnquote(nil, bytes.TrimSpace(b)); err == nil && jsontext.Value(inner).IsValid() {
+			b = inner
+		}
 	}
 	return string(b), true
 }
