@@ -123,6 +123,25 @@ func TestTopics(t *testing.T) {
 	}
 }
 
+// TestNormalizedPath: what acts is the path that was signed, not the one that a
+// stranger made of it.
+func TestNormalizedPath(t *testing.T) {
+	w := newWorld(t, api.Config{})
+	var got string
+	api.Handle(w.Server, iotdata.Publish, func(_ context.Context, in *iotdata.PublishRequest) (*iotdata.PublishResponse, error) {
+		got = in.Topic
+		return &iotdata.PublishResponse{}, nil
+	})
+	for _, path := range []string{"/topics//a/b", "/topics/a/./b", "/topics/x/../a/b", "/things/../topics/a/b"} {
+		got = ""
+		r := sign(t, w.request(t, "POST", "/topics/a/b", "x"), "iotdata", "x", time.Now())
+		r.URL.Opaque = "//" + r.URL.Host + path
+		if a := send(t, http.DefaultClient, r); a.status != 200 || got != "a/b" {
+			t.Errorf("%s: topic %q; %+v", path, got, a)
+		}
+	}
+}
+
 func TestCoverage(t *testing.T) {
 	w := newWorld(t, api.Config{})
 	api.Handle(w.Server, iot.CreateThing, func(context.Context, *iot.CreateThingRequest) (*iot.CreateThingResponse, error) { return nil, nil })

@@ -210,21 +210,22 @@ func minutes(d time.Duration) string {
 }
 
 // verify computes the signature of a request again and compares. A path with
-// empty or dot segments may have been signed as it is, or normalized: SDKs differ.
-func (s *Server) verify(sig *signature, secret string, r *http.Request, path, rawQuery string, body []byte) error {
+// empty or dot segments may have been signed as it is, or normalized: SDKs
+// differ. The path that was signed is returned, and it alone may be acted on.
+func (s *Server) verify(sig *signature, secret string, r *http.Request, path, rawQuery string, body []byte) (signed string, err error) {
 	if name := unsigned(sig, r.Header); name != "" {
-		return invalidSignature("There were headers present in the request which were not signed: %s", name)
+		return "", invalidSignature("There were headers present in the request which were not signed: %s", name)
 	}
 	sum := sha256.Sum256(body)
 	bodyHash := hex.EncodeToString(sum[:])
 	key := s.derived.get(secret, sig.date, sig.region, sig.service)
-	for i, uri := range []string{escapeAgain(path), escapeAgain(normalize(path))} {
-		if i > 0 && uri == escapeAgain(path) {
+	for i, signed := range []string{path, normalize(path)} {
+		if i > 0 && signed == path {
 			break
 		}
-		request, err := canonicalRequest(sig, r, uri, rawQuery, bodyHash)
+		request, err := canonicalRequest(sig, r, escapeAgain(signed), rawQuery, bodyHash)
 		if err != nil {
-			return err
+			return "", err
 		}
 		sum := sha256.Sum256(request)
 		text := make([]byte, 0, 192)
@@ -236,20 +237,20 @@ func (s *Server) verify(sig *signature, secret string, r *http.Request, path, ra
 		m := hmac.New(sha256.New, key)
 		m.Write(text)
 		if hmac.Equal(m.Sum(nil), sig.mac[:]) {
-			return nil
+			return signed, nil
 		}
 	}
-	return mismatch()
+	return "", mismatch()
 }
 
-// unsigned names a header with a meaning that the signature does not cover; ""
-// when there is none.
+// unsigned names a header with a meaning that the signature does not cover, or
+// leaves in doubt because the header is there twice; "" when there is none.
 func unsigned(sig *signature, h http.Header) string {
-	for name := range h {
+	for name, values := range h {
 		if !strings.HasPrefix(name, "X-Amz") || name == "X-Amzn-Trace-Id" || name == "X-Amz-User-Agent" {
 			continue
 		}
-		if lower := strings.ToLower(name); !slices.Contains(sig.signedHeaders, lower) {
+		if lower := strings.ToLower(name); len(values) > 1 || !slices.Contains(sig.signedHeaders, lower) {
 			return lower
 		}
 	}
@@ -303,7 +304,8 @@ func (s *Server) authenticate(ctx context.Context, x *exchange, sig *signature) 
 	if err := x.readBody(); err != nil {
 		return aws.Principal{}, err
 	}
-	return principal, s.verify(sig, secret, x.r, x.path, x.rawQuery, x.body)
+	x.path, err = s.verify(sig, secret, x.r, x.path, x.rawQuery, x.body)
+	return principal, err
 }
 
 func first(list []string) string {
