@@ -99,6 +99,9 @@ func (k *Keys) EnsureAdmin(ctx context.Context) (*Key, error) {
 		}
 		first := true
 		err = k.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+			if err := oneAtATime(tx); err != nil {
+				return err
+			}
 			_, err := selectActive(tx, Admin)
 			if first = errors.Is(err, store.ErrNotFound); !first {
 				return err

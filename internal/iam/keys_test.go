@@ -3,6 +3,8 @@ package iam_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -114,6 +116,37 @@ func TestChangesReachOtherNodes(t *testing.T) {
 			t.Error("an unknown status is taken")
 		}
 	})
+}
+
+// TestAdminKeyOfNodes: nodes with connections of their own to one store.
+func TestAdminKeyOfNodes(t *testing.T) {
+	server := os.Getenv("FLOTILLA_TEST_POSTGRES")
+	if server == "" {
+		t.Skip("FLOTILLA_TEST_POSTGRES is not set")
+	}
+	url := storetest.Postgres(t, server)
+	nodes := make([]*iam.Keys, 4)
+	for i := range nodes {
+		nodes[i] = open(storetest.OpenConfig(t, store.Config{Store: url, NodeID: fmt.Sprint(i)}), &bus{}, "")
+	}
+	ids := make([]string, len(nodes))
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		wg.Go(func() {
+			k, err := n.EnsureAdmin(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			ids[i] = k.ID
+		})
+	}
+	wg.Wait()
+	for _, id := range ids {
+		if id != ids[0] {
+			t.Fatalf("several admin keys: %v", ids)
+		}
+	}
 }
 
 func TestUnknownKeys(t *testing.T) {

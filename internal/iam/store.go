@@ -40,3 +40,10 @@ func updateStatus(tx store.Tx, id, status string) (int64, error) {
 func deleteKey(tx store.Tx, id string) (int64, error) {
 	return tx.Exec(`DELETE FROM access_key WHERE id = $1`, id)
 }
+
+// oneAtATime makes transactions that call it conflict, so that the second runs
+// again and sees what the first did.
+func oneAtATime(tx store.Tx) error {
+	_, err := tx.Exec(`INSERT INTO account_setting (name, value) VALUES ('admin', '{}') ON CONFLICT (name) DO UPDATE SET value = excluded.value`)
+	return err
+}
