@@ -33,8 +33,8 @@
 // Errors. What AWS calls Undefined is no error: wrong types, missing keys, invalid arguments, division
 // by zero, payloads that are not JSON. A [*RuntimeError] means that the message can not be processed by
 // this rule, at most once per evaluation, never by chance: [ErrBudget] (too many steps, too much output,
-// too deep), [ErrPayload] (* is merged with other columns, but the payload is not a JSON object) or the
-// end of Input.Context. Log it; no action runs and no error action either, as in AWS.
+// too deep), [ErrPayload] (* is merged with other columns, but the payload is not a JSON object),
+// [ErrCalls] (get_dynamodb more than once) or the end of Input.Context. Log it; no action runs and no error action either, as in AWS.
 //
 // Templates. [Statement.ParseTemplate] compiles an action's field when the rule is created: a [*ParseError]
 // there means the rule is invalid. [Template.Expand] sees the original payload and the SET variables of the

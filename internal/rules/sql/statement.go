@@ -3,6 +3,7 @@ package sql
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"flotilla/internal/mqtt"
 )
@@ -16,7 +17,13 @@ const (
 
 // Statement is a compiled statement of a rule. It is immutable and safe for concurrent use.
 type Statement struct {
-	from string
+	prog       program
+	version    version
+	set        []setVar
+	query      *query
+	where      func(f *frame) bool // nil: all messages
+	out        output
+	complexity Complexity
 }
 
 // Parse compiles the statement of a rule.
@@ -26,85 +33,97 @@ type Statement struct {
 // The error is a *ParseError; AWS answers it as SqlParseException.
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/iot-rule-sql-version.html
 func Parse(text, version string) (*Statement, error) {
-	return nil, &ParseError{Line: 1, Column: 1, Message: "not implemented"}
+	v, ok := parseVersion(version)
+	if !ok {
+		return nil, unknownVersion(version)
+	}
+	p := newParser(text, v)
+	set, q := p.statement()
+	if p.err != nil {
+		return nil, p.err
+	}
+	s := &Statement{prog: newProgram(version, v), version: v, set: set, query: q}
+	for _, sv := range set {
+		c := compiler{prog: &s.prog}
+		before := s.prog.external
+		s.prog.external = false
+		of := c.expr(sv.x)
+		s.prog.vars = append(s.prog.vars, programVar{sv.name, of, s.prog.external})
+		s.prog.external = s.prog.external || before
+	}
+	c := compiler{prog: &s.prog}
+	if q.where != nil {
+		s.where = c.condition(q.where)
+	}
+	s.out = c.output(q)
+	s.complexity = measure(set, q)
+	return s, nil
+}
+
+func unknownVersion(version string) *ParseError {
+	return &ParseError{Line: 1, Column: 1, Message: "there is no SQL version " + clip(version) + "; versions are " +
+		Version20151008 + ", " + Version20160323 + " and " + VersionBeta}
+}
+
+func newProgram(name string, v version) program {
+	if name == "" {
+		name = Version20151008
+	}
+	return program{version: name, whole: v >= v2}
 }
 
 // From returns the topic filter of the FROM clause, valid by mqtt.ValidTopicFilter; empty when there is none.
-func (s *Statement) From() string { return s.from }
+func (s *Statement) From() string { return s.query.topics }
 
 // Matches tells whether the statement is for a topic as published. Behind a Basic
 // Ingest prefix, which the caller has found to name this rule, the rest of the topic
 // is matched, and a statement without FROM matches all; other topics need FROM.
 func (s *Statement) Matches(topic string) bool {
+	from := s.From()
 	_, rest, basic := mqtt.BasicIngest(topic)
 	if basic {
-		return s.from == "" || mqtt.Match(s.from, rest)
+		return from == "" || mqtt.Match(from, rest)
 	}
-	return s.from != "" && mqtt.Match(s.from, topic)
+	return from != "" && mqtt.Match(from, topic)
 }
 
 // MayBlock tells whether the statement calls functions that read other systems.
-func (s *Statement) MayBlock() bool { return false }
+func (s *Statement) MayBlock() bool { return s.prog.external }
+
+// String is the statement in canonical form, one spelling for all spacings and cases; it
+// parses to an equal statement.
+func (s *Statement) String() string {
+	var b strings.Builder
+	for i, sv := range s.set {
+		if i == 0 {
+			b.WriteString("SET ")
+		} else {
+			b.WriteString(", ")
+		}
+		b.WriteString("@" + sv.name + " = ")
+		sv.x.print(&b)
+	}
+	if len(s.set) > 0 {
+		b.WriteByte(' ')
+	}
+	s.query.print(&b)
+	return b.String()
+}
 
 // Evaluate runs the statement on a message; package documentation has the meaning of
 // the results. selected is false when WHERE is not true. The error is a *RuntimeError.
 func (s *Statement) Evaluate(in *Input) (out Output, selected bool, err error) {
-	return Output{}, false, &RuntimeError{Err: errors.ErrUnsupported}
+	in.begin()
+	f := in.frame(&s.prog)
+	selected = s.where == nil || s.where(f)
+	if selected && !f.failed() {
+		out = s.out(f)
+	}
+	if err := in.cache.err; err != nil {
+		return Output{}, false, &RuntimeError{Err: err}
+	}
+	return out, selected, nil
 }
-
-// ParseTemplate compiles a substitution template that sees the statement's SET variables.
-// The error is a *ParseError.
-// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/iot-substitution-templates.html
-func (s *Statement) ParseTemplate(text string, field Field) (*Template, error) {
-	return nil, &ParseError{Line: 1, Column: 1, Message: "not implemented"}
-}
-
-// Complexity counts what makes a statement slow to run or hard to read.
-type Complexity struct {
-	// Conditions are the comparisons and other leaves that AND, OR and NOT join in WHERE.
-	Conditions int
-	// Expressions are the nodes of all expressions of the statement.
-	Expressions int
-	// CaseDepth is how deep CASE expressions nest.
-	CaseDepth int
-	// NestedQueries are the SELECT expressions inside the statement.
-	NestedQueries int
-	// ExternalCalls are the calls of functions that read other systems.
-	ExternalCalls int
-}
-
-// Complexity measures the statement.
-func (s *Statement) Complexity() Complexity { return Complexity{} }
-
-// Field is the kind of action field that a template fills.
-type Field int
-
-const (
-	// Generic is any field without rules of its own.
-	Generic Field = iota
-	// RepublishTopic is the topic of a republish action, where $$ stands for the $ of a reserved topic.
-	RepublishTopic
-)
-
-// Template is a compiled substitution template. It is immutable and safe for concurrent use.
-type Template struct{}
-
-// ParseTemplate compiles a substitution template that is not part of a rule's actions
-// and so has no SET variables. The error is a *ParseError.
-func ParseTemplate(text, version string, field Field) (*Template, error) {
-	return nil, &ParseError{Line: 1, Column: 1, Message: "not implemented"}
-}
-
-// Expand fills the template from a message. The error is a *RuntimeError.
-func (t *Template) Expand(in *Input) (string, error) {
-	return "", &RuntimeError{Err: errors.ErrUnsupported}
-}
-
-// MayBlock tells whether Expand calls functions that read other systems.
-func (t *Template) MayBlock() bool { return false }
-
-// Constant tells that the template has no expression, and the text it always expands to.
-func (t *Template) Constant() (text string, ok bool) { return "", false }
 
 // ParseError tells where a statement or template is wrong.
 type ParseError struct {
@@ -129,6 +148,8 @@ func (e *RuntimeError) Unwrap() error { return e.Err }
 var (
 	// ErrBudget tells that evaluation would take too many steps, too much memory or too much depth.
 	ErrBudget = errors.New("the statement asks for too much work on this message")
+	// ErrCalls tells that the statement calls get_dynamodb more than once.
+	ErrCalls = errors.New("a statement can call get_dynamodb once")
 	// ErrPayload tells that * is merged with other columns and the payload is not a JSON object.
 	ErrPayload = errors.New("SELECT * with other columns needs a JSON object as payload")
 )

@@ -1,3 +1,0 @@
-package sql
-
-type cache struct{}

@@ -1,0 +1,180 @@
+package sql
+
+import (
+	"regexp"
+	"regexp/syntax"
+	"strings"
+)
+
+// Bounds of regular expressions, which are RE2: time is linear in text × program.
+const (
+	maxPattern = 4 << 10
+	maxProgram = 20_000 // instructions
+)
+
+// pattern is a compiled regular expression and its cost for a byte of text.
+type pattern struct {
+	re   *regexp.Regexp
+	cost int
+}
+
+// compilePattern is nil for what is no regular expression, or too large a one.
+func compilePattern(s string) *pattern {
+	if len(s) > maxPattern {
+		return nil
+	}
+	tree, err := syntax.Parse(s, syntax.Perl)
+	if err != nil {
+		return nil
+	}
+	prog, err := syntax.Compile(tree.Simplify())
+	if err != nil || len(prog.Inst) > maxProgram {
+		return nil
+	}
+	re, err := regexp.Compile(s)
+	if err != nil {
+		return nil
+	}
+	return &pattern{re, len(prog.Inst)}
+}
+
+// regexpArg compiles the argument that is a regular expression: at once when it is a
+// literal, for each message otherwise.
+func (c *compiler) regexpArg(x expr) func(f *frame) *pattern {
+	if s, ok := c.text(x); ok {
+		p := compilePattern(s)
+		return func(*frame) *pattern { return p }
+	}
+	of := c.expr(x)
+	return func(f *frame) *pattern {
+		s, ok := f.toText(of(f))
+		if !ok || !f.spend(200+len(s)) {
+			return nil
+		}
+		p := compilePattern(s)
+		if p != nil {
+			f.spend(p.cost)
+		}
+		return p
+	}
+}
+
+// subject prepares text for a pattern and takes the steps that matching may cost.
+func (p *pattern) subject(f *frame, v value) (s string, ok bool) {
+	s, ok = f.toText(v)
+	if p == nil || !ok {
+		return "", false
+	}
+	return s, f.spend(1 + len(s)*p.cost/64)
+}
+
+func regexpMatches(c *compiler, args []expr) eval {
+	of, re := c.expr(args[0]), c.regexpArg(args[1])
+	return func(f *frame) value {
+		p := re(f)
+		s, ok := p.subject(f, of(f))
+		if !ok {
+			return value{}
+		}
+		return boolValue(p.re.MatchString(s))
+	}
+}
+
+// regexpSubstr is Undefined when nothing matches.
+func regexpSubstr(c *compiler, args []expr) eval {
+	of, re := c.expr(args[0]), c.regexpArg(args[1])
+	return func(f *frame) value {
+		p := re(f)
+		s, ok := p.subject(f, of(f))
+		if !ok {
+			return value{}
+		}
+		at := p.re.FindStringIndex(s)
+		if at == nil {
+			return value{}
+		}
+		return stringValue(s[at[0]:at[1]])
+	}
+}
+
+func regexpReplace(c *compiler, args []expr) eval {
+	of, re, with := c.expr(args[0]), c.regexpArg(args[1]), c.expr(args[2])
+	return func(f *frame) value {
+		p := re(f)
+		s, ok := p.subject(f, of(f))
+		text, ok2 := f.toText(with(f))
+		if !ok || !ok2 {
+			return value{}
+		}
+		parts, ok := parseReplacement(text, p.re)
+		if !ok {
+			return value{}
+		}
+		var out []byte
+		last := 0
+		for _, m := range p.re.FindAllStringSubmatchIndex(s, -1) {
+			out = append(out, s[last:m[0]]...)
+			last = m[1]
+			for _, part := range parts {
+				if part.group < 0 {
+					out = append(out, part.text...)
+				} else if m[2*part.group] >= 0 {
+					out = append(out, s[m[2*part.group]:m[2*part.group+1]]...)
+				}
+			}
+			if !f.spend(1) || !f.fits(len(out)) {
+				return value{}
+			}
+		}
+		return stringValue(f.built(string(append(out, s[last:]...))))
+	}
+}
+
+// replacement is a piece of a replacement string: a text, or a group when not negative.
+type replacement struct {
+	text  string
+	group int
+}
+
+// parseReplacement reads a replacement string as Java does: $n, ${name}, and \ before
+// a character that stands for itself. Groups that do not exist make it invalid.
+func parseReplacement(s string, re *regexp.Regexp) ([]replacement, bool) {
+	var parts []replacement
+	var text []byte
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '\\':
+			if i++; i == len(s) {
+				return nil, false
+			}
+			text = append(text, s[i])
+			continue
+		case s[i] != '$':
+			text = append(text, s[i])
+			continue
+		}
+		group := -1
+		switch rest := s[i+1:]; {
+		case rest != "" && rest[0]-'0' <= 9:
+			group = int(rest[0] - '0')
+			i++
+			for i+1 < len(s) && s[i+1]-'0' <= 9 && group*10+int(s[i+1]-'0') <= re.NumSubexp() {
+				group = group*10 + int(s[i+1]-'0')
+				i++
+			}
+		case strings.HasPrefix(rest, "{"):
+			name, _, closed := strings.Cut(rest[1:], "}")
+			if !closed || name == "" {
+				return nil, false
+			}
+			group = re.SubexpIndex(name)
+			i += len(name) + 2
+		}
+		if group < 0 || group > re.NumSubexp() {
+			return nil, false
+		}
+		parts = append(parts, replacement{string(text), -1}, replacement{group: group})
+		text = nil
+	}
+	return append(parts, replacement{string(text), -1}), true
+}
