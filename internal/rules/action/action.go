@@ -70,7 +70,7 @@ type Action struct {
 
 // Batch is how many records the action's sink wants at once.
 func (a *Action) Batch(env Env) Batch {
-	b := Batch{Rows: 256, Bytes: 1 << 20}
+	b := Batch{Rows: 512, Bytes: 1 << 20}
 	if a.batch != nil {
 		b = a.batch(env)
 	}
