@@ -12,6 +12,7 @@ const (
 	maxSteps  = 250_000 // rows, elements, function calls; long texts count more
 	maxString = 1 << 20 // bytes of one value as text, and of the output
 	maxBuilt  = 8 << 20 // bytes of all values built
+	maxFrames = 32      // kept for a message, besides those with variables
 )
 
 // cache is what Input keeps between statements.
@@ -46,18 +47,21 @@ func (in *Input) begin() {
 // the values of the program's variables.
 func (in *Input) frame(p *program) *frame {
 	c := &in.cache
-	for _, f := range c.frames {
-		if f.prog == p {
-			return f
+	for i := len(c.frames) - 1; i >= 0; i-- {
+		if c.frames[i].prog == p {
+			return c.frames[i]
 		}
 	}
 	f := &c.first
-	if c.frames == nil {
+	switch {
+	case c.frames == nil:
 		c.one[0] = f
 		c.frames = c.one[:]
-	} else {
+	case len(c.frames) < maxFrames || len(p.vars) > 0:
 		f = new(frame)
 		c.frames = append(c.frames, f)
+	default:
+		f = new(frame)
 	}
 	f.prog, f.in = p, in
 	if p.slots <= len(f.inline) {

@@ -110,9 +110,12 @@ func regexpReplace(c *compiler, args []expr) eval {
 		if !ok {
 			return value{}
 		}
+		// Each match may look at the rest of the text, so that the whole is not linear.
+		each := 1 + len(s)*p.cost/1024
+		most := f.in.cache.steps/each + 1
 		var out []byte
 		last := 0
-		for _, m := range p.re.FindAllStringSubmatchIndex(s, -1) {
+		for _, m := range p.re.FindAllStringSubmatchIndex(s, most) {
 			out = append(out, s[last:m[0]]...)
 			last = m[1]
 			for _, part := range parts {
@@ -122,7 +125,7 @@ func regexpReplace(c *compiler, args []expr) eval {
 					out = append(out, s[m[2*part.group]:m[2*part.group+1]]...)
 				}
 			}
-			if !f.spend(1) || !f.fits(len(out)) {
+			if !f.spend(each) || !f.fits(len(out)) {
 				return value{}
 			}
 		}

@@ -17,13 +17,11 @@ type scanner struct {
 }
 
 func (p *scanner) space() {
-	for p.i < len(p.s) {
-		switch p.s[p.i] {
-		case ' ', '\t', '\n', '\r':
-			p.i++
-		default:
-			return
-		}
+	if p.i < len(p.s) && p.s[p.i] > ' ' {
+		return
+	}
+	for p.i < len(p.s) && (p.s[p.i] == ' ' || p.s[p.i] == '\t' || p.s[p.i] == '\n' || p.s[p.i] == '\r') {
+		p.i++
 	}
 }
 
@@ -60,20 +58,28 @@ func (p *scanner) word(w string) bool {
 	return true
 }
 
+// plain tells which bytes stand for themselves in a string.
+var plain = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c >= ' ' && c != '"' && c != '\\'
+	}
+	return t
+}()
+
 // str passes over a string and returns what is between its quotes.
 func (p *scanner) str() (raw string, ok bool) {
 	s, i := p.s, p.i+1
 	start := i
 	for i < len(s) {
+		if plain[s[i]] {
+			i++
+			continue
+		}
 		switch c := s[i]; {
 		case c == '"':
 			p.i = i + 1
 			return s[start:i], true
-		case c < ' ':
-			return "", false
-		case c != '\\':
-			i++
-		case i+1 >= len(s):
+		case c < ' ' || i+1 >= len(s):
 			return "", false
 		case s[i+1] == 'u':
 			if i+6 > len(s) || !isHex(s[i+2:i+6]) {
@@ -104,21 +110,14 @@ func (p *scanner) num() bool {
 	if i < len(s) && s[i] == '-' {
 		i++
 	}
-	digits := func() bool {
-		from := i
-		for i < len(s) && s[i]-'0' <= 9 {
-			i++
-		}
-		return i > from
-	}
-	if i < len(s) && s[i] == '0' {
-		i++
-	} else if !digits() {
+	from := i
+	i = skipDigits(s, i)
+	if i == from || s[from] == '0' && i > from+1 {
 		return false
 	}
 	if i < len(s) && s[i] == '.' {
-		i++
-		if !digits() {
+		from = i + 1
+		if i = skipDigits(s, from); i == from {
 			return false
 		}
 	}
@@ -127,12 +126,20 @@ func (p *scanner) num() bool {
 		if i < len(s) && (s[i] == '+' || s[i] == '-') {
 			i++
 		}
-		if !digits() {
+		from = i
+		if i = skipDigits(s, from); i == from {
 			return false
 		}
 	}
 	p.i = i
 	return true
+}
+
+func skipDigits(s string, i int) int {
+	for i < len(s) && s[i]-'0' <= 9 {
+		i++
+	}
+	return i
 }
 
 func (p *scanner) array() bool {
@@ -375,7 +382,7 @@ func fromJSON(raw string, whole bool) value {
 func (f *frame) items(v value) []value {
 	a := v.arr
 	if a.items == nil {
-		f.spend(len(a.raw) / 64)
+		f.spend(len(a.raw) / 32)
 		items := make([]value, 0, 8)
 		p := scanner{s: a.raw, i: 1}
 		for p.space(); p.s[p.i] != ']'; p.space() {
@@ -398,7 +405,7 @@ func (f *frame) items(v value) []value {
 func (f *frame) members(v value) *object {
 	o := v.obj
 	if !o.parsed {
-		f.spend(len(o.raw) / 64)
+		f.spend(len(o.raw) / 32)
 		o.parsed = true
 		p := scanner{s: o.raw, i: 1}
 		for p.space(); p.s[p.i] != '}'; p.space() {
@@ -453,7 +460,9 @@ func (f *frame) appendValue(dst []byte, v value) []byte {
 	case arrayKind:
 		dst = append(dst, '[')
 		sep := false
-		for _, item := range f.items(v) {
+		items := f.items(v)
+		f.spend(1 + len(items)/16)
+		for _, item := range items {
 			if item.isUndefined() {
 				continue
 			}
@@ -470,6 +479,7 @@ func (f *frame) appendValue(dst []byte, v value) []byte {
 		dst = append(dst, '{')
 		sep := false
 		o := f.members(v)
+		f.spend(1 + len(o.keys)/16)
 		for i, key := range o.keys {
 			if o.vals[i].isUndefined() {
 				continue

@@ -381,6 +381,19 @@ func (n number) div(m number) (number, bool) {
 	if n.isZero() {
 		return number{flags: decimal}, true
 	}
+	if n.hi|m.hi == 0 { // exact within 64 bits, as most quotients of measurements are
+		exp := n.exp - m.exp
+		for x := n.lo; ; exp-- {
+			if q, r := x/m.lo, x%m.lo; r == 0 {
+				return number{lo: q, exp: exp, flags: sign | decimal}.inRange()
+			}
+			hi, lo := bits.Mul64(x, 10)
+			if hi != 0 {
+				break
+			}
+			x = lo
+		}
+	}
 	// Enough digits for 34 in the quotient, a guard and a sticky one.
 	x, y := n.big(), m.big()
 	shift := max(0, maxDigits+3+len(y.Text(10))-len(x.Text(10)))

@@ -329,7 +329,7 @@ func (p *parser) call(name token) expr {
 		return c
 	}
 	for p.err == nil {
-		if t := p.peek(); p.tok.is("*") && (t.is(",") || t.is(")")) {
+		if p.tok.is("*") {
 			p.next()
 			c.args = append(c.args, &starExpr{})
 		} else {

@@ -57,28 +57,28 @@ func (c *compiler) row(q *query, place int) eval {
 		}
 		return c.expr(q.columns[0].x)
 	}
-	return c.object(q.columns, func(f *frame) value { return f.rows[place] })
+	return merge(q.columns, c.columns(q.columns), func(f *frame) value { return f.rows[place] })
 }
 
-// object compiles columns to one Object; star is what * stands for, and the result is
-// Undefined when that is needed and no Object.
-func (c *compiler) object(columns []column, star eval) eval {
-	type part struct {
-		path []string
-		of   eval // nil for *
-	}
-	parts := make([]part, len(columns))
+// columns compiles the expressions of columns; a star has none.
+func (c *compiler) columns(columns []column) []eval {
+	of := make([]eval, len(columns))
 	for i, col := range columns {
-		parts[i].path = col.path
 		if !col.star {
-			parts[i].of = c.expr(col.x)
+			of[i] = c.expr(col.x)
 		}
 	}
+	return of
+}
+
+// merge makes one Object of columns; star is what * stands for, and the result is
+// Undefined when that is needed and no Object.
+func merge(columns []column, of []eval, star eval) eval {
 	return func(f *frame) value {
-		out := newObject(len(parts))
-		for i := range parts {
-			if parts[i].of != nil {
-				put(f, out, parts[i].path, parts[i].of(f))
+		out := newObject(len(columns))
+		for i := range columns {
+			if of[i] != nil {
+				put(f, out, columns[i].path, of[i](f))
 				continue
 			}
 			all := star(f)
@@ -135,9 +135,14 @@ func (c *compiler) output(q *query) output {
 	case isFlat(q.columns):
 		return c.flatOutput(q.columns)
 	}
-	object := c.object(q.columns, (*frame).starObject)
+	of := c.columns(q.columns)
+	merged := merge(q.columns, of, (*frame).starObject)
+	extend := extended(q.columns, of)
 	return func(f *frame) Output {
-		v := object(f)
+		if out, ok := extend(f); ok {
+			return out
+		}
+		v := merged(f)
 		if v.isUndefined() {
 			f.fail(ErrPayload)
 			return Output{}
