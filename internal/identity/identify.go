@@ -107,7 +107,7 @@ func (c *cache) put(id string, s standing, epoch uint64) {
 // standing reads through the cache; ok is false when the certificate is not registered.
 func (c *Certificates) standing(ctx context.Context, id string) (s standing, ok bool, err error) {
 	s, epoch, ok := c.cache.get(id)
-	if ok {
+	if ok && !store.InTransaction(ctx) {
 		return s, true, nil
 	}
 	err = c.db.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {
@@ -120,7 +120,9 @@ func (c *Certificates) standing(ctx context.Context, id string) (s standing, ok 
 	if err != nil {
 		return s, false, fmt.Errorf("identity: %w", err)
 	}
-	c.cache.put(id, s, epoch)
+	if !store.InTransaction(ctx) {
+		c.cache.put(id, s, epoch)
+	}
 	return s, true, nil
 }
 

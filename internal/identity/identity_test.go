@@ -64,8 +64,11 @@ type registry struct{ things map[string][]string }
 func (r *registry) ListPrincipalThings(_ context.Context, in *iot.ListPrincipalThingsRequest) (*iot.ListPrincipalThingsResponse, error) {
 	return &iot.ListPrincipalThingsResponse{Things: r.things[in.Principal]}, nil
 }
+
 func (r *registry) PolicyThing(context.Context, string, string) (*lang.Thing, error) { return nil, nil }
+
 func (r *registry) ThingGroupsOfPrincipal(context.Context, string) ([]string, error) { return nil, nil }
+
 func (r *registry) DescribeThingGroup(context.Context, *iot.DescribeThingGroupRequest) (*iot.DescribeThingGroupResponse, error) {
 	return nil, &iot.ResourceNotFoundException{}
 }
@@ -480,11 +483,20 @@ func TestPolicyVariablesOfCertificate(t *testing.T) {
 	leaf, text := selfSigned(t, &x509.Certificate{
 		SerialNumber: new(big.Int).SetUint64(0x921285cbb7a5e086),
 		Subject: pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{
-			{Type: oid(2, 5, 4, 6), Value: "US"}, {Type: oid(2, 5, 4, 10), Value: "IoT Devices"}, {Type: oid(2, 5, 4, 11), Value: "LightBulb"},
-			{Type: oid(2, 5, 4, 8), Value: "NY"}, {Type: oid(2, 5, 4, 3), Value: "LightBulb Device Cert"}, {Type: oid(2, 5, 4, 42), Value: "Bulb"},
-			{Type: oid(2, 5, 4, 43), Value: "ZZ"}, {Type: oid(2, 5, 4, 46), Value: "Bulb001"}, {Type: oid(2, 5, 4, 4), Value: "Multi Color"},
-			{Type: oid(2, 5, 4, 12), Value: "RGB"}, {Type: oid(2, 5, 4, 65), Value: "RGB Device"}, {Type: oid(2, 5, 4, 44), Value: "4"},
-			{Type: oid(2, 5, 4, 5), Value: "123"}, {Type: oid(2, 5, 4, 6), Value: "DE"},
+			{Type: oid(2, 5, 4, 6), Value: "US"},
+			{Type: oid(2, 5, 4, 10), Value: "IoT Devices"},
+			{Type: oid(2, 5, 4, 11), Value: "LightBulb"},
+			{Type: oid(2, 5, 4, 8), Value: "NY"},
+			{Type: oid(2, 5, 4, 3), Value: "LightBulb Device Cert"},
+			{Type: oid(2, 5, 4, 42), Value: "Bulb"},
+			{Type: oid(2, 5, 4, 43), Value: "ZZ"},
+			{Type: oid(2, 5, 4, 46), Value: "Bulb001"},
+			{Type: oid(2, 5, 4, 4), Value: "Multi Color"},
+			{Type: oid(2, 5, 4, 12), Value: "RGB"},
+			{Type: oid(2, 5, 4, 65), Value: "RGB Device"},
+			{Type: oid(2, 5, 4, 44), Value: "4"},
+			{Type: oid(2, 5, 4, 5), Value: "123"},
+			{Type: oid(2, 5, 4, 6), Value: "DE"},
 		}},
 		DNSNames: []string{"example.com"}, IPAddresses: []net.IP{net.IPv4(1, 2, 3, 4)}, EmailAddresses: []string{"device1@example.com"},
 		ExtraExtensions: []pkix.Extension{{Id: oid(2, 5, 29, 18), Value: issuerNames}},

@@ -71,6 +71,9 @@ func (p *Policies) attach(ctx context.Context, name, target string) error {
 // target checks that a target exists and says how many policies it may have.
 func (p *Policies) target(ctx context.Context, target string) (limit int, err error) {
 	if id, ok := strings.CutPrefix(target, p.account.ARN("iot", certificateTarget)); ok {
+		if strings.Trim(id, "0123456789abcdef") != "" { // another spelling of the id would govern nothing
+			return 0, &iot.InvalidRequestException{Message: "Invalid target: " + target}
+		}
 		_, err := p.principals.DescribeCertificate(ctx, &iot.DescribeCertificateRequest{CertificateId: id})
 		return p.cfg.MaxPerCertificate, err
 	}

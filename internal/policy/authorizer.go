@@ -19,6 +19,7 @@ const (
 	maxDocuments = 4096 // parsed documents kept in process
 	maxChanges   = 8192 // changes remembered one by one
 	maxDecisions = 16   // decisions kept for a connection
+	maxThings    = 250  // things of a principal that are watched one by one; beyond, all are
 
 	rebuildDeadline = 5 * time.Second
 )
@@ -29,10 +30,11 @@ type changes struct {
 	serial     atomic.Uint64 // of states
 	mu         sync.Mutex
 	at         map[dependency]uint64
-	floor      uint64 // everything may have changed up to here
+	kinds      map[string]uint64 // the last change of each kind
+	floor      uint64            // everything may have changed up to here
 }
 
-// dependency is what a decision rests on: a kind of the bus, and its key.
+// dependency is what a decision rests on: a kind of the bus, and its key, "" being all of the kind.
 type dependency struct{ kind, key string }
 
 // changed notes a change; key "" is everything of the kind.
@@ -40,6 +42,10 @@ func (c *changes) changed(kind, key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	next := c.generation.Load() + 1
+	if c.kinds == nil {
+		c.kinds = map[string]uint64{}
+	}
+	c.kinds[kind] = next
 	if key == "" || len(c.at) >= maxChanges {
 		c.at, c.floor = nil, next
 	} else {
@@ -60,7 +66,7 @@ func (c *changes) since(g uint64, deps []dependency) (now uint64, changed bool) 
 		return now, true
 	}
 	for _, d := range deps {
-		if c.at[d] > g {
+		if c.at[d] > g || d.key == "" && c.kinds[d.kind] > g {
 			return now, true
 		}
 	}
@@ -306,7 +312,7 @@ func (a *authorizer) load(ctx context.Context) (*state, error) {
 
 // inForce names the policies of a principal and of the groups of its things, and what that rests on.
 func (p *Policies) inForce(ctx context.Context, principalARN string) (names []string, deps []dependency, err error) {
-	things, err := p.things.ListPrincipalThings(ctx, &iot.ListPrincipalThingsRequest{Principal: principalARN})
+	things, err := p.things.ListPrincipalThings(ctx, &iot.ListPrincipalThingsRequest{Principal: principalARN, MaxResults: new(int32(maxThings))})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -314,6 +320,9 @@ func (p *Policies) inForce(ctx context.Context, principalARN string) (names []st
 	if len(things.Things) > 0 {
 		for _, t := range things.Things {
 			deps = append(deps, dependency{kindThing, t})
+		}
+		if things.NextToken != nil {
+			deps = []dependency{{kindThing, ""}}
 		}
 		groups, err := p.things.ThingGroupsOfPrincipal(ctx, principalARN)
 		if err != nil {

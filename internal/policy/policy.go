@@ -57,6 +57,13 @@ type Groups interface {
 	ListThingGroupsForThing(context.Context, *iot.ListThingGroupsForThingRequest) (*iot.ListThingGroupsForThingResponse, error)
 }
 
+// Tags keeps the tags of policies.
+type Tags interface {
+	TagResource(context.Context, *iot.TagResourceRequest) (*iot.TagResourceResponse, error)
+	// DeleteTags takes all tags from a resource; it joins a Write in ctx.
+	DeleteTags(ctx context.Context, resourceARN string) error
+}
+
 // Config bounds the room; zero values are AWS's quotas.
 type Config struct {
 	MaxVersions       int `name:"policy.max-versions" default:"5" help:"Most versions a policy keeps."`
@@ -72,6 +79,7 @@ type Deps struct {
 	Principals Principals
 	Things     Things
 	Groups     Groups
+	Tags       Tags // nil: policies can't have tags
 	Log        *slog.Logger
 	Now        func() time.Time // time.Now when nil
 }
@@ -85,6 +93,7 @@ type Policies struct {
 	principals Principals
 	things     Things
 	groups     Groups
+	tags       Tags
 	log        *slog.Logger
 	now        func() time.Time
 	changes    changes
@@ -110,7 +119,7 @@ func New(cfg Config, d Deps) *Policies {
 	}
 	p := &Policies{
 		cfg: cfg, account: d.Account, db: d.DB, bus: d.Changes, principals: d.Principals, things: d.Things,
-		groups: d.Groups, log: d.Log, now: d.Now,
+		groups: d.Groups, tags: d.Tags, log: d.Log, now: d.Now,
 	}
 	for _, kind := range []string{kindPolicy, kindPrincipal, kindThing, kindCertificate} {
 		d.Changes.OnChange(kind, func(key string) {
@@ -131,6 +140,9 @@ func (p *Policies) CreatePolicy(ctx context.Context, in *iot.CreatePolicyRequest
 	if err := validate(in.PolicyDocument); err != nil {
 		return nil, err
 	}
+	if len(in.Tags) > 0 && p.tags == nil {
+		return nil, &iot.InvalidRequestException{Message: "tags of policies are not supported"}
+	}
 	err := p.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
 		err := insertPolicy(tx, in.PolicyName, in.PolicyDocument, p.now().UnixMilli())
 		if errors.Is(err, store.ErrConflict) {
@@ -139,7 +151,13 @@ func (p *Policies) CreatePolicy(ctx context.Context, in *iot.CreatePolicyRequest
 				ResourceId: in.PolicyName, ResourceArn: p.arn(in.PolicyName),
 			}
 		}
+		if err != nil {
+			return err
+		}
 		p.db.AfterCommit(ctx, func() { p.bus.Changed(kindPolicy, in.PolicyName) })
+		if len(in.Tags) > 0 {
+			_, err = p.tags.TagResource(ctx, &iot.TagResourceRequest{ResourceArn: p.arn(in.PolicyName), Tags: in.Tags})
+		}
 		return err
 	})
 	if err != nil {
@@ -205,6 +223,11 @@ func (p *Policies) DeletePolicy(ctx context.Context, in *iot.DeletePolicyRequest
 		}
 		if err := deletePolicy(tx, in.PolicyName); err != nil {
 			return err
+		}
+		if p.tags != nil {
+			if err := p.tags.DeleteTags(ctx, p.arn(in.PolicyName)); err != nil {
+				return err
+			}
 		}
 		p.db.AfterCommit(ctx, func() { p.bus.Changed(kindPolicy, in.PolicyName) })
 		return nil

@@ -29,6 +29,10 @@ func insertPolicy(tx store.Tx, name, document string, now int64) error {
 	if err != nil {
 		return err
 	}
+	// What another node attached while the last policy of this name was deleted is not attached to this one.
+	if _, err := tx.Exec(`DELETE FROM policy_attachment WHERE policy = $1`, name); err != nil {
+		return err
+	}
 	return insertVersion(tx, name, versionRecord{version: 1, created: now, document: document, generation: newGeneration()})
 }
 

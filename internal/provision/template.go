@@ -181,9 +181,14 @@ func (t *Templates) UpdateProvisioningTemplate(ctx context.Context, in *iot.Upda
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteProvisioningTemplate.html
 func (t *Templates) DeleteProvisioningTemplate(ctx context.Context, in *iot.DeleteProvisioningTemplateRequest) (*iot.DeleteProvisioningTemplateResponse, error) {
-	err := t.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
+	err := t.DB.Write(ctx, func(ctx context.Context, tx store.Tx) error {
 		if _, err := selectTemplate(tx, in.TemplateName); err != nil {
 			return noTemplate(err, in.TemplateName)
+		}
+		if t.Tags != nil {
+			if err := t.Tags.DeleteTags(ctx, t.arn(in.TemplateName)); err != nil {
+				return err
+			}
 		}
 		return deleteTemplate(tx, in.TemplateName)
 	})

@@ -74,6 +74,8 @@ type Publisher interface {
 // Tags keeps the tags of templates.
 type Tags interface {
 	TagResource(context.Context, *iot.TagResourceRequest) (*iot.TagResourceResponse, error)
+	// DeleteTags takes all tags from a resource; it joins a Write in ctx.
+	DeleteTags(ctx context.Context, resourceARN string) error
 }
 
 // Hook calls pre-provisioning hooks.

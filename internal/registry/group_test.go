@@ -70,6 +70,7 @@ func TestThingGroups(t *testing.T) {
 		}
 		want[*iot.InvalidRequestException](t, del("hall", nil), "child groups")
 		want[*iot.VersionConflictException](t, del("pumps", new(int64(1))), "")
+		w.detached = nil
 		if err := del("pumps", new(int64(2))); err != nil {
 			t.Fatal(err)
 		}

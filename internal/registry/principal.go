@@ -16,7 +16,7 @@ import (
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_AttachThingPrincipal.html
 func (r *Registry) AttachThingPrincipal(ctx context.Context, in *iot.AttachThingPrincipalRequest) (*iot.AttachThingPrincipalResponse, error) {
 	id, ok := strings.CutPrefix(in.Principal, r.account.ARN("iot", certResource))
-	if !ok || id == "" {
+	if !ok || id == "" || strings.Trim(id, "0123456789abcdef") != "" { // another spelling of the id would be another principal
 		return nil, invalid("Invalid principal: %s", in.Principal)
 	}
 	err := r.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {

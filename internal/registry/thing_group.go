@@ -73,6 +73,12 @@ func (r *Registry) CreateThingGroup(ctx context.Context, in *iot.CreateThingGrou
 		if !made {
 			return errors.New("registry: the group appeared under the transaction")
 		}
+		if r.policies != nil {
+			// What another node attached while the last group of this name was deleted does not come back.
+			if err := r.policies.DetachAll(ctx, r.arn(groupResource, g.name)); err != nil {
+				return err
+			}
+		}
 		r.groupEvent(ctx, created, &g)
 		if g.parent != "" {
 			r.hierarchyEvent(ctx, added, &g)
