@@ -114,6 +114,23 @@ func TestAuthorizerIgnoresOthersChanges(t *testing.T) {
 	}
 }
 
+// Of a principal with very many things every change counts, as they are not watched one by one.
+func TestAuthorizerOfManyThings(t *testing.T) {
+	p, n := open(t, storetest.Open(t))
+	n.others = 1000
+	create(t, p, "deny", strings.Replace(allow("iot:Publish", "*"), "Allow", "Deny", 1))
+	attach(t, p, "deny", arn+"thinggroup/g")
+	a, err := p.Open(t.Context(), principal, connection())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.member = []string{"g"}
+	n.Changed("thing", "other999")
+	if d := a.Authorize("iot:Publish", arn+"topic/a"); d.Effect != lang.ExplicitDeny {
+		t.Errorf("%v after the last thing joined the group", d.Effect)
+	}
+}
+
 func TestClaimIsConfined(t *testing.T) {
 	p, n := open(t, storetest.Open(t))
 	create(t, p, "all", allow("*", "*"))

@@ -36,6 +36,8 @@ type neighbours struct {
 	thing     *lang.Thing
 	groups    map[string][]string // group name -> its parents' names
 	member    []string            // groups of the thing
+	others    int                 // of the things attached to the principal, besides thing
+	tags      map[string][]*iot.Tag
 	failing   error
 	asked     int
 }
@@ -89,12 +91,31 @@ func (n *neighbours) ThingGroupsOfPrincipal(context.Context, string) (arns []str
 	return arns, nil
 }
 
-func (n *neighbours) ListPrincipalThings(context.Context, *iot.ListPrincipalThingsRequest) (*iot.ListPrincipalThingsResponse, error) {
+func (n *neighbours) ListPrincipalThings(_ context.Context, in *iot.ListPrincipalThingsRequest) (*iot.ListPrincipalThingsResponse, error) {
 	out := &iot.ListPrincipalThingsResponse{}
 	if n.thing != nil && n.thing.Attached {
 		out.Things = []string{n.thing.Name}
 	}
+	for i := range n.others {
+		out.Things = append(out.Things, fmt.Sprint("other", i))
+	}
+	if size := int(*in.MaxResults); len(out.Things) > size {
+		out.Things, out.NextToken = out.Things[:size], new("more")
+	}
 	return out, nil
+}
+
+func (n *neighbours) TagResource(_ context.Context, in *iot.TagResourceRequest) (*iot.TagResourceResponse, error) {
+	if n.tags == nil {
+		n.tags = map[string][]*iot.Tag{}
+	}
+	n.tags[in.ResourceArn] = in.Tags
+	return &iot.TagResourceResponse{}, nil
+}
+
+func (n *neighbours) DeleteTags(_ context.Context, resource string) error {
+	delete(n.tags, resource)
+	return nil
 }
 
 func (n *neighbours) DescribeThingGroup(_ context.Context, in *iot.DescribeThingGroupRequest) (*iot.DescribeThingGroupResponse, error) {
@@ -126,7 +147,7 @@ func open(t testing.TB, db *store.DB) (*policy.Policies, *neighbours) {
 	}
 	clock := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	return policy.New(policy.Config{}, policy.Deps{
-		Account: account, DB: db, Changes: n, Principals: n, Things: n, Groups: n,
+		Account: account, DB: db, Changes: n, Principals: n, Things: n, Groups: n, Tags: n,
 		Now: func() time.Time { clock = clock.Add(time.Second); return clock },
 	}), n
 }
@@ -240,6 +261,41 @@ func TestPolicyLife(t *testing.T) {
 	})
 }
 
+func TestPolicyTags(t *testing.T) {
+	p, n := open(t, storetest.Open(t))
+	in := &iot.CreatePolicyRequest{PolicyName: "p", PolicyDocument: allow("*", "*"), Tags: []*iot.Tag{{Key: "k", Value: new("v")}}}
+	must[*iot.CreatePolicyResponse](t)(p.CreatePolicy(t.Context(), in))
+	if len(n.tags[arn+"policy/p"]) != 1 {
+		t.Errorf("tags %v", n.tags)
+	}
+	must[*iot.DeletePolicyResponse](t)(p.DeletePolicy(t.Context(), &iot.DeletePolicyRequest{PolicyName: "p"}))
+	if len(n.tags) != 0 {
+		t.Errorf("tags %v", n.tags)
+	}
+	p = policy.New(policy.Config{}, policy.Deps{Account: account, DB: storetest.Open(t), Changes: n, Principals: n, Things: n, Groups: n})
+	_, err := p.CreatePolicy(t.Context(), in)
+	wantError[*iot.InvalidRequestException](t, err, "tags")
+}
+
+// What a race between nodes left behind is not attached to a new policy.
+func TestNewPolicyHasNoAttachments(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		p, _ := open(t, db)
+		err := db.Write(t.Context(), func(_ context.Context, tx store.Tx) error {
+			_, err := tx.Exec(`INSERT INTO policy_attachment (target, policy, created) VALUES ($1, $2, 1)`, cert, "p")
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		create(t, p, "p", allow("*", "*"))
+		out := must[*iot.ListAttachedPoliciesResponse](t)(p.ListAttachedPolicies(t.Context(), &iot.ListAttachedPoliciesRequest{Target: cert}))
+		if len(out.Policies) > 0 {
+			t.Errorf("attached: %v", *out.Policies[0].PolicyName)
+		}
+	})
+}
+
 func TestListPoliciesPages(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		p, _ := open(t, db)
@@ -284,8 +340,10 @@ func TestAttachments(t *testing.T) {
 		wantError[*iot.ResourceNotFoundException](t, err, "")
 		_, err = p.AttachPolicy(ctx, &iot.AttachPolicyRequest{PolicyName: "a", Target: arn + "thinggroup/none"})
 		wantError[*iot.ResourceNotFoundException](t, err, "")
-		_, err = p.AttachPolicy(ctx, &iot.AttachPolicyRequest{PolicyName: "a", Target: "us-east-1:cognito"})
-		wantError[*iot.InvalidRequestException](t, err, "")
+		for _, target := range []string{"us-east-1:cognito", strings.Replace(cert, "cert/", "cert/0x", 1), arn + "cert/AB", "arn:aws:iot:us-east-1:999999999999:cert/" + certID} {
+			_, err = p.AttachPolicy(ctx, &iot.AttachPolicyRequest{PolicyName: "a", Target: target})
+			wantError[*iot.InvalidRequestException](t, err, "Invalid target")
+		}
 		_, err = p.AttachPrincipalPolicy(ctx, &iot.AttachPrincipalPolicyRequest{PolicyName: "a", Principal: group})
 		wantError[*iot.InvalidRequestException](t, err, "")
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -168,13 +169,24 @@ func collect[T any](rows store.Rows, err error, fields func(*T) []any) ([]T, err
 // and their parents.
 const maxInForce = 512
 
+// maxTargets is how many targets one query names.
+const maxTargets = 500
+
 // attachedTo names the policies attached to any of the targets.
 func (p *Policies) attachedTo(ctx context.Context, targets []string) (names []string, err error) {
-	err = p.db.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {
-		names, err = selectAttached(tx, targets, "", maxInForce)
-		return err
+	err = p.db.Read(ctx, func(_ context.Context, tx store.Tx) error {
+		names = nil
+		for some := range slices.Chunk(targets, maxTargets) {
+			list, err := selectAttached(tx, some, "", maxInForce)
+			if err != nil {
+				return err
+			}
+			names = append(names, list...)
+		}
+		return nil
 	})
-	return names, err
+	slices.Sort(names)
+	return slices.Compact(names), err
 }
 
 // defaultDocument gives the text of a policy's default version; "" when there is no such policy.
