@@ -33,7 +33,7 @@ var layers = map[string]layer{
 	"store": ground, "bus": ground, "observe": ground, "mqtt/client": ground,
 
 	"gateway": room, "api": room, "iam": room, "account": room, "identity": room, "policy": room, "registry": room,
-	"provision": room, "shadow": room, "rules": room, "telemetry": room,
+	"provision": room, "shadow": room, "rules": room, "telemetry": room, "function": room,
 
 	"server": root, "sim": root,
 }
