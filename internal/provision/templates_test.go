@@ -143,9 +143,31 @@ func TestListProvisioningTemplates(t *testing.T) {
 	}
 }
 
+func TestTemplateTags(t *testing.T) {
+	w := newWorld(t, openDB(t), nil)
+	in := create("T", fleetBody)
+	in.Tags = []*iot.Tag{{Key: "k", Value: new("v")}}
+	tags := func() []*iot.Tag {
+		t.Helper()
+		arn := account.ARN("iot", "provisioningtemplate/T")
+		return must[*iot.ListTagsForResourceResponse](t)(w.registry.ListTagsForResource(t.Context(), &iot.ListTagsForResourceRequest{ResourceArn: arn})).Tags
+	}
+	must[*iot.CreateProvisioningTemplateResponse](t)(w.CreateProvisioningTemplate(t.Context(), in))
+	if diff := cmp.Diff(in.Tags, tags()); diff != "" {
+		t.Error(diff)
+	}
+	must[*iot.DeleteProvisioningTemplateResponse](t)(w.DeleteProvisioningTemplate(t.Context(), &iot.DeleteProvisioningTemplateRequest{TemplateName: "T"}))
+	must[*iot.CreateProvisioningTemplateResponse](t)(w.CreateProvisioningTemplate(t.Context(), create("T", fleetBody)))
+	if left := tags(); len(left) > 0 {
+		t.Errorf("the new template has the old one's tags: %v", left)
+	}
+}
+
 func TestCreateRefuses(t *testing.T) {
 	w := newWorld(t, openDB(t), nil)
-	w.Templates = provision.New(provision.Config{MaxTemplates: 1}, w.Deps)
+	deps := w.Deps
+	deps.Tags = nil
+	w.Templates = provision.New(provision.Config{MaxTemplates: 1}, deps)
 	change := func(fn func(in *iot.CreateProvisioningTemplateRequest)) *iot.CreateProvisioningTemplateRequest {
 		in := create("T", fleetBody)
 		fn(in)

@@ -22,6 +22,7 @@ import (
 	"flotilla/internal/mqtt"
 	"flotilla/internal/policy"
 	"flotilla/internal/provision"
+	"flotilla/internal/registry"
 	"flotilla/internal/store"
 	"flotilla/internal/store/storetest"
 )
@@ -111,7 +112,7 @@ type world struct {
 	authority    *identity.Authority
 	certificates *identity.Certificates
 	policies     *policy.Policies
-	registry     *things
+	registry     *registry.Registry
 	out          *outbox
 }
 
@@ -124,14 +125,20 @@ func newWorld(t testing.TB, db *store.DB, hook provision.Hook) *world {
 		t.Fatal(err)
 	}
 	w.certificates = identity.New(identity.Config{}, identity.Deps{Account: account, DB: db, Changes: b, Authority: w.authority, Now: w.clock.now})
-	w.registry = newThings(t, w, b)
+	w.registry = registry.New(registry.Config{}, registry.Deps{Account: account, DB: db, Changes: b, Certificates: w.certificates, Now: w.clock.now})
 	w.policies = policy.New(policy.Config{}, policy.Deps{
-		Account: account, DB: db, Changes: b, Principals: w.certificates, Things: w.registry, Groups: w.registry, Now: w.clock.now,
+		Account: account, DB: db, Changes: b, Principals: w.certificates, Things: w.registry, Groups: w.registry, Tags: w.registry, Now: w.clock.now,
 	})
 	w.certificates.Use(w.policies, w.registry)
 	w.Templates = provision.New(provision.Config{HookTimeout: 50 * time.Millisecond}, provision.Deps{
 		Account: account, DB: db, Issuer: w.certificates, Certificates: w.certificates, Things: w.registry, Groups: w.registry,
-		BillingGroups: w.registry, Policies: w.policies, Publisher: w.out, Hook: hook, Now: w.clock.now,
+		BillingGroups: w.registry, Policies: w.policies, Publisher: w.out, Tags: w.registry, Hook: hook, Now: w.clock.now,
+	})
+	w.registry.Use(w.policies, nil, map[string]registry.Exists{
+		"provisioningtemplate": func(ctx context.Context, name string) error {
+			_, err := w.DescribeProvisioningTemplate(ctx, &iot.DescribeProvisioningTemplateRequest{TemplateName: name})
+			return err
+		},
 	})
 	return w
 }
