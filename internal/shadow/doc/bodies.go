@@ -54,7 +54,7 @@ func Apply(stored []byte, version int64, u *Update) (*Outcome, error) {
 		w.raw("},")
 	}
 	d.merge(u)
-	after, leaves := d.size()
+	after, _ := d.size()
 	if after > u.limits.Bytes {
 		return nil, ErrTooLarge
 	}
