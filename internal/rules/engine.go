@@ -42,9 +42,10 @@ type Publisher interface {
 	Publish(ctx context.Context, m *mqtt.Message) error
 }
 
-// Tags keeps the tags of rules.
+// Tags keeps the tags of rules; it joins a transaction in the context.
 type Tags interface {
 	TagResource(context.Context, *iot.TagResourceRequest) (*iot.TagResourceResponse, error)
+	DeleteTags(ctx context.Context, resourceARN string) error
 }
 
 // Config says which engines stand behind actions, and bounds them; zero values are
@@ -129,6 +130,8 @@ type Engine struct {
 	env     action.Env
 	metrics *metrics
 	closers []func() error
+
+	evaluations sync.Pool // of *evaluation
 
 	generation atomic.Uint64
 	mu         sync.RWMutex // guards byName and what trie says of it

@@ -52,7 +52,7 @@ func (e *Engine) matching(m *mqtt.Message, to []*rule) []*rule {
 // nothing is owed. The error is mqtt.QuotaExceeded when an action's outbox is full:
 // then the message must not be acknowledged.
 //
-// A message with a Recipient is shown to no rule. Evaluate keeps m until owed has run.
+// A message with a Recipient is shown to no rule.
 func (e *Engine) Evaluate(ctx context.Context, m *mqtt.Message) (owed store.Func, err error) {
 	if m.Recipient != "" {
 		return nil, nil
@@ -62,7 +62,12 @@ func (e *Engine) Evaluate(ctx context.Context, m *mqtt.Message) (owed store.Func
 	if len(matching) == 0 {
 		return nil, nil
 	}
-	ev := evaluation{e: e, m: m, topic: m.Topic}
+	ev, _ := e.evaluations.Get().(*evaluation)
+	if ev == nil {
+		ev = &evaluation{e: e}
+	}
+	defer ev.end()
+	ev.m, ev.topic = m, m.Topic
 	if _, rest, basic := mqtt.BasicIngest(m.Topic); basic {
 		ev.topic = rest
 	}
@@ -95,6 +100,12 @@ func (e *Engine) owe(rows []outboxRow) store.Func {
 		})
 		return nil
 	}
+}
+
+// end keeps the evaluation for another message.
+func (ev *evaluation) end() {
+	ev.m, ev.rows, ev.in = nil, nil, sql.Input{}
+	ev.e.evaluations.Put(ev)
 }
 
 // evaluation is the work on one message.
@@ -135,8 +146,9 @@ func (ev *evaluation) run(r *rule) error {
 	if err != nil {
 		// As in AWS, no action and no error action.
 		r.counters.sqlError.Inc()
-		r.counters.note(err)
-		ev.e.log.Debug("rules: the SQL failed on a message", "rule", r.name, "topic", ev.topic, "err", err)
+		if r.counters.note(ev.in.Now) {
+			ev.e.log.Warn("rules: the SQL failed on a message", "rule", r.name, "topic", ev.topic, "err", err)
+		}
 		return nil
 	}
 	if !selected {

@@ -47,10 +47,17 @@ func newMetrics(to prometheus.Registerer) *metrics {
 // ruleCounters are a rule's, looked up once.
 type ruleCounters struct {
 	match, sqlError prometheus.Counter
-	last            atomic.Pointer[Failure]
+	logged          atomic.Int64 // when a failure of the SQL was last logged, ms
 }
 
-func (c *ruleCounters) note(err error) { c.last.Store(&Failure{At: time.Now(), Message: err.Error()}) }
+// logEvery keeps messages that the SQL fails on from filling the log.
+const logEvery = time.Minute
+
+// note tells whether a failure of the SQL is to be logged now.
+func (c *ruleCounters) note(now time.Time) bool {
+	last, ms := c.logged.Load(), now.UnixMilli()
+	return ms-last >= logEvery.Milliseconds() && c.logged.CompareAndSwap(last, ms)
+}
 
 func (m *metrics) rule(name string) *ruleCounters {
 	return &ruleCounters{match: m.match.WithLabelValues(name), sqlError: m.sqlError.WithLabelValues(name)}

@@ -237,10 +237,11 @@ func (q *queue) work() bool {
 // read gives the next batch of a lane, once it is full or has lingered.
 func (q *queue) read(l *lane) (entries []entry, sizes []int, err error) {
 	if q.batch.Linger > 0 {
-		if entries, sizes, err = q.rowsAfter(l, 1, 1); err != nil || len(entries) == 0 {
+		first, _, err := q.rowsAfter(l, 1, 1)
+		if err != nil || len(first) == 0 {
 			return nil, nil, err
 		}
-		if !q.linger(entries[0].Received) {
+		if !q.linger(first[0].Received) {
 			return nil, nil, context.Canceled
 		}
 	}

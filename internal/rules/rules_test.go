@@ -26,7 +26,7 @@ func TestFanOut(t *testing.T) {
 			republish("test/out/${topic(2)}"),
 			&iot.Action{Sns: &iot.SnsAction{RoleArn: role, TargetArn: "arn:aws:sns:us-east-1:123456789012:alerts"}},
 			&iot.Action{Sqs: &iot.SqsAction{RoleArn: role, QueueUrl: "https://sqs.us-east-1.amazonaws.com/123456789012/jobs", UseBase64: new(true)}},
-			&iot.Action{Firehose: &iot.FirehoseAction{RoleArn: role, DeliveryStreamName: "archive"}},
+			firehose("archive"),
 			s3("bucket-1", "${topic(2)}/${value}.json"),
 		))
 		if some, block := e.Selects("test/berlin/in"); !some || block {

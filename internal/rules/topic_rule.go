@@ -163,6 +163,19 @@ func (e *Engine) GetTopicRule(ctx context.Context, in *iot.GetTopicRuleRequest) 
 
 func date(ms int64) *aws.Time { return new(aws.Time{Time: time.UnixMilli(ms).UTC()}) }
 
+// RuleExists gives an iot.ResourceNotFoundException for a rule that does not exist;
+// it joins a transaction in ctx. Tags are for rules that do.
+func (e *Engine) RuleExists(ctx context.Context, name string) error {
+	err := e.d.DB.Read(ctx, func(_ context.Context, tx store.Tx) error {
+		_, err := selectRule(tx, name)
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return &iot.ResourceNotFoundException{Message: "Topic rule " + name + " was not found."}
+	}
+	return err
+}
+
 const (
 	defaultPage = 100
 	maxPage     = 10000
@@ -274,13 +287,18 @@ func (e *Engine) ReplaceTopicRule(ctx context.Context, in *iot.ReplaceTopicRuleR
 // Errors: UnauthorizedException for a rule that does not exist.
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteTopicRule.html
 func (e *Engine) DeleteTopicRule(ctx context.Context, in *iot.DeleteTopicRuleRequest) (*iot.DeleteTopicRuleResponse, error) {
-	err := e.write(ctx, in.RuleName, func(_ context.Context, tx store.Tx) error {
+	err := e.write(ctx, in.RuleName, func(ctx context.Context, tx store.Tx) error {
 		n, err := tx.Exec(`DELETE FROM topic_rule WHERE name = $1`, in.RuleName)
 		if err != nil {
 			return err
 		}
 		if n == 0 {
 			return denied(in.RuleName)
+		}
+		if e.d.Tags != nil {
+			if err := e.d.Tags.DeleteTags(ctx, e.arn(in.RuleName)); err != nil {
+				return err
+			}
 		}
 		return e.setActions(tx, in.RuleName, nil, e.now().UnixMilli())
 	})

@@ -17,7 +17,15 @@ import (
 	"flotilla/internal/rules/sql"
 )
 
-type tags struct{ requests []*iot.TagResourceRequest }
+type tags struct {
+	requests []*iot.TagResourceRequest
+	deleted  []string
+}
+
+func (t *tags) DeleteTags(_ context.Context, arn string) error {
+	t.deleted = append(t.deleted, arn)
+	return nil
+}
 
 func (t *tags) TagResource(_ context.Context, in *iot.TagResourceRequest) (*iot.TagResourceResponse, error) {
 	t.requests = append(t.requests, in)
@@ -70,6 +78,9 @@ func TestCreateGetReplaceDelete(t *testing.T) {
 		if some, _ := e.Selects("in/1"); some {
 			t.Error("a disabled rule selects")
 		}
+		if err := e.RuleExists(ctx, "r"); err != nil {
+			t.Error(err)
+		}
 		now = now.Add(time.Hour)
 		if _, err := e.ReplaceTopicRule(ctx, &iot.ReplaceTopicRuleRequest{RuleName: "r", TopicRulePayload: payload("SELECT * FROM 'in/+'", republish("out"))}); err != nil {
 			t.Fatal(err)
@@ -86,11 +97,18 @@ func TestCreateGetReplaceDelete(t *testing.T) {
 		if some, _ := e.Selects("in/1"); some {
 			t.Error("a deleted rule selects")
 		}
+		if diff := cmp.Diff([]string{arn}, kept.deleted); diff != "" {
+			t.Error(diff)
+		}
+		isA[*iot.ResourceNotFoundException](t, e.RuleExists(ctx, "r"))
 		for what, call := range map[string]func() error{
-			"get":     func() error { _, err := e.GetTopicRule(ctx, &iot.GetTopicRuleRequest{RuleName: "r"}); return err },
-			"delete":  func() error { _, err := e.DeleteTopicRule(ctx, &iot.DeleteTopicRuleRequest{RuleName: "r"}); return err },
-			"enable":  func() error { _, err := e.EnableTopicRule(ctx, &iot.EnableTopicRuleRequest{RuleName: "r"}); return err },
-			"disable": func() error { _, err := e.DisableTopicRule(ctx, &iot.DisableTopicRuleRequest{RuleName: "r"}); return err },
+			"get":    func() error { _, err := e.GetTopicRule(ctx, &iot.GetTopicRuleRequest{RuleName: "r"}); return err },
+			"delete": func() error { _, err := e.DeleteTopicRule(ctx, &iot.DeleteTopicRuleRequest{RuleName: "r"}); return err },
+			"enable": func() error { _, err := e.EnableTopicRule(ctx, &iot.EnableTopicRuleRequest{RuleName: "r"}); return err },
+			"disable": func() error {
+				_, err := e.DisableTopicRule(ctx, &iot.DisableTopicRuleRequest{RuleName: "r"})
+				return err
+			},
 			"replace": func() error {
 				_, err := e.ReplaceTopicRule(ctx, &iot.ReplaceTopicRuleRequest{RuleName: "r", TopicRulePayload: payload("SELECT * FROM 'a'")})
 				return err

@@ -161,6 +161,10 @@ func kinesis(stream, key string) *iot.Action {
 	return &iot.Action{Kinesis: &iot.KinesisAction{RoleArn: role, StreamName: stream, PartitionKey: &key}}
 }
 
+func firehose(stream string) *iot.Action {
+	return &iot.Action{Firehose: &iot.FirehoseAction{RoleArn: role, DeliveryStreamName: stream}}
+}
+
 func s3(bucket, key string) *iot.Action {
 	return &iot.Action{S3: &iot.S3Action{RoleArn: role, BucketName: bucket, Key: key}}
 }

@@ -20,7 +20,8 @@ type Endpoint struct {
 	Region    string `name:"rules.s3-region" help:"Region that requests to it are signed for; the deployment's when empty."`
 	AccessKey string `name:"rules.s3-access-key" help:"Access key for it."`
 	SecretKey string `name:"rules.s3-secret-key" help:"Secret key for it."`
-	PathStyle bool   `name:"rules.s3-path-style" default:"true" negatable:"" help:"Name buckets in the path of its URLs, not in the host."`
+	// VirtualHost is how AWS itself wants it; most others want the bucket in the path.
+	VirtualHost bool `name:"rules.s3-virtual-host" help:"Name buckets in the host of its URLs, not in the path."`
 }
 
 // Open makes a client; region is used when the endpoint has none of its own.
@@ -32,7 +33,7 @@ func (e Endpoint) Open(region string) (Objects, error) {
 		region = e.Region
 	}
 	return &bucketStore{s3.New(s3.Options{
-		BaseEndpoint: &e.URL, Region: region, UsePathStyle: e.PathStyle,
+		BaseEndpoint: &e.URL, Region: region, UsePathStyle: !e.VirtualHost,
 		Credentials:      credentials.NewStaticCredentialsProvider(e.AccessKey, e.SecretKey, ""),
 		RetryMaxAttempts: 1, // the dispatcher repeats
 		HTTPClient:       &http.Client{Timeout: time.Minute},

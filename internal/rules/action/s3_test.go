@@ -50,7 +50,7 @@ func TestEndpoint(t *testing.T) {
 	backend := &bucketServer{objects: map[string]string{}}
 	server := httptest.NewServer(backend)
 	defer server.Close()
-	objects, err := action.Endpoint{URL: server.URL, AccessKey: "AK", SecretKey: "SK", PathStyle: true}.Open("eu-north-1")
+	objects, err := action.Endpoint{URL: server.URL, AccessKey: "AK", SecretKey: "SK"}.Open("eu-north-1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,7 @@ func compileSNS(c *compiler, a *iot.Action) *Action {
 			var texts map[string]json.RawMessage
 			var text string
 			if json.Unmarshal(r.Payload, &texts) != nil || json.Unmarshal(texts["default"], &text) != nil {
-				return errors.New("Invalid parameter: Message Structure - No default entry in JSON message body")
+				return errors.New("invalid parameter: Message Structure - No default entry in JSON message body")
 			}
 			return nil
 		}

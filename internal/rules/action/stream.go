@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -150,24 +151,36 @@ func (s *streamSink) ensure(ctx context.Context, name string) error {
 	if s.known[name] {
 		return nil
 	}
-	_, err := s.js.Stream(ctx, name)
+	stream, err := s.js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		err = s.create(ctx, name)
+		stream, err = s.create(ctx, name)
 	}
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", name, err)
+	}
+	if subjects := stream.CachedInfo().Config.Subjects; !slices.ContainsFunc(subjects, s.taken(name)) {
+		return fmt.Errorf("stream %s exists and is for %s, not for %s.%s", name, strings.Join(subjects, ", "), s.service, name)
 	}
 	s.known[name] = true
 	return nil
 }
 
-func (s *streamSink) create(ctx context.Context, name string) error {
+// taken tells whether a subject filter of a stream may take messages of this action.
+func (s *streamSink) taken(name string) func(filter string) bool {
+	return func(filter string) bool {
+		first, rest, _ := strings.Cut(filter, ".")
+		second, _, _ := strings.Cut(rest, ".")
+		return filter == ">" || (first == s.service || first == "*") && (rest == ">" || second == name || second == "*")
+	}
+}
+
+func (s *streamSink) create(ctx context.Context, name string) (jetstream.Stream, error) {
 	info, err := s.js.AccountInfo(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if limit := s.env.Streams.Max; limit > 0 && info.Streams >= limit {
-		return fmt.Errorf("there are %d streams, the most that rules may make", info.Streams)
+		return nil, fmt.Errorf("there are %d streams, the most that rules may make", info.Streams)
 	}
 	cfg := jetstream.StreamConfig{
 		Name:        name,
@@ -183,11 +196,11 @@ func (s *streamSink) create(ctx context.Context, name string) error {
 	if s.queue {
 		cfg.Retention, cfg.Discard = jetstream.WorkQueuePolicy, jetstream.DiscardNew
 	}
-	_, err = s.js.CreateStream(ctx, cfg)
+	stream, err := s.js.CreateStream(ctx, cfg)
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node was first
-		_, err = s.js.Stream(ctx, name)
+		return s.js.Stream(ctx, name)
 	}
-	return err
+	return stream, err
 }
 
 // escapeToken makes any text one token of a subject: bytes other than letters,
