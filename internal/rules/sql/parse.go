@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -266,7 +267,11 @@ func (p *parser) topicFilter(q *query) {
 	if _, _, shared := mqtt.Share(q.topics); shared {
 		p.failAt(p.tok.pos, "FROM has a topic filter without $share")
 	} else if err := mqtt.ValidTopicFilter(q.topics); err != nil {
-		p.failAt(p.tok.pos, "the topic filter is not valid: "+err.Error())
+		reason := err.Error()
+		if e, ok := errors.AsType[*mqtt.Error](err); ok {
+			reason = e.Reason
+		}
+		p.failAt(p.tok.pos, "the topic filter is not valid: "+reason)
 	}
 	if p.err == nil {
 		p.next()
