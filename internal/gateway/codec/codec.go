@@ -33,7 +33,9 @@ var ErrMalformed = errors.New("codec: not an encoded message")
 
 // Append encodes m at the end of dst. Quality of service above 1 becomes 1; texts
 // beyond MQTT's 65,535 bytes are not supported.
-func Append(dst []byte, m *mqtt.Message) []byte { return appendMessage(dst, m, m.Source != mqtt.Source{}) }
+func Append(dst []byte, m *mqtt.Message) []byte {
+	return appendMessage(dst, m, m.Source != mqtt.Source{})
+}
 
 // AppendWithoutSource encodes m without who published it: what a queue needs.
 func AppendWithoutSource(dst []byte, m *mqtt.Message) []byte { return appendMessage(dst, m, false) }

@@ -82,7 +82,9 @@ func (q *queues) add(session, messages, bytes int64) {
 }
 
 // set replaces a count by the store's.
-func (q *queues) set(session, messages, bytes int64) { q.put(session, counter{messages: messages, bytes: bytes}) }
+func (q *queues) set(session, messages, bytes int64) {
+	q.put(session, counter{messages: messages, bytes: bytes})
+}
 
 // verify replaces a count by the store's at now.
 func (q *queues) verify(session, messages, bytes int64, now time.Time) {

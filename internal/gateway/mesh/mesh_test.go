@@ -1,0 +1,721 @@
+package mesh_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"flotilla/internal/bus"
+	"flotilla/internal/gateway/mesh"
+	"flotilla/internal/mqtt"
+)
+
+const patience = 20 * time.Second
+
+// quick is a mesh that notices within half a second.
+var quick = mesh.Config{Heartbeat: 50 * time.Millisecond, Timeout: 500 * time.Millisecond, Version: "test"}
+
+type node struct {
+	*mesh.Mesh
+	bus *bus.Bus
+}
+
+// hub is the NATS server of a test.
+func hub(t testing.TB) *bus.Bus {
+	t.Helper()
+	b, err := bus.Open(context.Background(), bus.Config{NATSAddr: "127.0.0.1:0", NodeID: "hub", Dir: t.TempDir(), Password: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return b
+}
+
+func connect(t testing.TB, natsURL, id string) *bus.Bus {
+	t.Helper()
+	b, err := bus.Open(context.Background(), bus.Config{NATS: natsURL, NodeID: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return b
+}
+
+func join(t testing.TB, natsURL, id string, cfg mesh.Config, h mesh.Handlers) node {
+	t.Helper()
+	b := connect(t, natsURL, id)
+	return node{start(t, b, cfg, h), b}
+}
+
+func start(t testing.TB, b *bus.Bus, cfg mesh.Config, h mesh.Handlers) *mesh.Mesh {
+	t.Helper()
+	m := mesh.New(b, cfg, h)
+	t.Cleanup(m.Close)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := m.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+		<-time.After(2 * time.Millisecond)
+	}
+}
+
+func interested(m *mesh.Mesh, topic string) []string {
+	var ids []string
+	m.Interested(topic, func(p *mesh.Peer) { ids = append(ids, p.ID()) })
+	slices.Sort(ids)
+	return ids
+}
+
+func peer(t testing.TB, m *mesh.Mesh, id string) *mesh.Peer {
+	t.Helper()
+	p, ok := m.Peer(id)
+	if !ok {
+		t.Fatalf("%s is no member", id)
+	}
+	return p
+}
+
+func TestAlone(t *testing.T) {
+	b := hub(t)
+	began := time.Now()
+	m := start(t, b, mesh.Config{}, mesh.Handlers{})
+	if took := time.Since(began); took > 200*time.Millisecond {
+		t.Errorf("joining alone took %v", took)
+	}
+	if !m.Alone() || len(m.Members()) != 0 || interested(m, "a") != nil {
+		t.Error("not alone")
+	}
+	if err := m.Announce(t.Context(), []string{"a"}, nil); err != nil {
+		t.Error(err)
+	}
+	if err := m.Kick(t.Context(), "nobody", "c", 1); err != nil {
+		t.Error(err)
+	}
+	if err := m.SessionChanged(t.Context(), "c"); err != nil {
+		t.Error(err)
+	}
+	m.Nudge("nobody", "c", 1)
+}
+
+func TestInterestIsKnownWhenAnnounceReturns(t *testing.T) {
+	h := hub(t)
+	one := join(t, h.URL(), "node one/…", quick, mesh.Handlers{})
+	two := join(t, h.URL(), "n2", quick, mesh.Handlers{})
+	three := join(t, h.URL(), "n3", quick, mesh.Handlers{})
+	eventually(t, "all know all", func() bool {
+		return len(one.Members()) == 2 && len(two.Members()) == 2 && len(three.Members()) == 2
+	})
+	eventually(t, "in step", func() bool { return interested(three.Mesh, "x") == nil && interested(two.Mesh, "x") == nil })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	before := two.Generation()
+	filters := []string{"a/b", "a/+", "$share/g/s/+", "$share/g/exact"}
+	if err := one.Announce(ctx, filters, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := three.Announce(ctx, []string{"a/#"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if two.Generation() == before {
+		t.Error("the generation has not changed")
+	}
+	for topic, want := range map[string][]string{
+		"a/b": {"n3", "node one/…"}, "a/c": {"n3", "node one/…"}, "a/b/c": {"n3"}, "b": nil, "a": nil, "$a/b": nil, "s/1": nil,
+	} {
+		if got := interested(two.Mesh, topic); !cmp.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", topic, got, want)
+		}
+	}
+	groups := map[string]string{}
+	two.Groups("s/1", func(g string, p *mesh.Peer) { groups[g] = p.ID() })
+	two.Groups("exact", func(g string, p *mesh.Peer) { groups[g] = p.ID() })
+	if want := map[string]string{"$share/g/s/+": "node one/…", "$share/g/exact": "node one/…"}; !cmp.Equal(groups, want) {
+		t.Errorf("groups %v", groups)
+	}
+	// Filters are counted.
+	if err := one.Announce(ctx, []string{"a/b", "a/+"}, []string{"a/b", "a/+"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := interested(two.Mesh, "a/b"); len(got) != 2 {
+		t.Errorf("after adding and removing: %v", got)
+	}
+	if err := one.Announce(ctx, []string{"other"}, append(filters, "never announced")); err != nil {
+		t.Fatal(err)
+	}
+	if got := interested(two.Mesh, "a/b"); !cmp.Equal(got, []string{"n3"}) {
+		t.Errorf("after removing: %v", got)
+	}
+	two.Groups("s/1", func(g string, p *mesh.Peer) { t.Errorf("%s is still at %s", g, p.ID()) })
+	if m := two.Members()[0]; m.Node != "n3" || m.Version != "test" || m.Filters != 1 {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestLateJoinKnowsAll(t *testing.T) {
+	h := hub(t)
+	one := join(t, h.URL(), "n1", quick, mesh.Handlers{})
+	var filters []string
+	for i := range 20000 {
+		filters = append(filters, fmt.Sprintf("device/%d/command", i))
+	}
+	filters = append(filters, "fleet/+/status", "$share/g/x")
+	if err := one.Announce(t.Context(), filters, nil); err != nil {
+		t.Fatal(err)
+	}
+	two := join(t, h.URL(), "n2", quick, mesh.Handlers{})
+	for _, topic := range []string{"device/0/command", "device/19999/command", "fleet/9/status"} {
+		if got := interested(two.Mesh, topic); !cmp.Equal(got, []string{"n1"}) {
+			t.Errorf("%s: %v", topic, got)
+		}
+	}
+	if got := interested(two.Mesh, "device/20000/command"); got != nil {
+		t.Errorf("what nobody wants: %v", got)
+	}
+	if n := two.Members()[0].Filters; n != len(filters) {
+		t.Errorf("%d filters, want %d", n, len(filters))
+	}
+	// The newcomer's are known, too.
+	if err := two.Announce(t.Context(), []string{"back"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := interested(one.Mesh, "back"); !cmp.Equal(got, []string{"n2"}) {
+		t.Errorf("back: %v", got)
+	}
+}
+
+// inbox keeps the numbers of numbered messages.
+type inbox struct {
+	mu   sync.Mutex
+	got  []uint64
+	stop chan struct{} // when not nil, Deliver waits for it
+}
+
+func (in *inbox) deliver(m *mqtt.Message, _ []string) {
+	in.mu.Lock()
+	stop := in.stop
+	in.got = append(in.got, binary.BigEndian.Uint64(m.Payload))
+	in.mu.Unlock()
+	if stop != nil {
+		<-stop
+	}
+}
+
+func (in *inbox) all() []uint64 {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Clone(in.got)
+}
+
+func numbered(n uint64, size int) *mqtt.Message {
+	return &mqtt.Message{Topic: "t", QoS: 1, Payload: append(binary.BigEndian.AppendUint64(nil, n), make([]byte, size)...)}
+}
+
+// sendAll sends n messages and returns those acknowledged, once all were answered.
+func sendAll(t testing.TB, m *mesh.Mesh, p *mesh.Peer, n uint64, during func(i uint64)) (acked []uint64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	defer cancel()
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	for i := range n {
+		wait.Add(1)
+		err := m.SendWait(ctx, p, numbered(i, 100), nil, func(err error) {
+			if err == nil {
+				mu.Lock()
+				acked = append(acked, i)
+				mu.Unlock()
+			}
+			wait.Done()
+		})
+		if err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+		if during != nil {
+			during(i)
+		}
+	}
+	done := make(chan struct{})
+	go func() { wait.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		t.Fatal("not all were answered")
+	}
+	return acked
+}
+
+func TestSendKeepsOrder(t *testing.T) {
+	h := hub(t)
+	var in inbox
+	one := join(t, h.URL(), "n1", quick, mesh.Handlers{})
+	join(t, h.URL(), "n2", quick, mesh.Handlers{Deliver: in.deliver})
+	eventually(t, "joined", func() bool { return !one.Alone() })
+	const n = 50000
+	acked := sendAll(t, one.Mesh, peer(t, one.Mesh, "n2"), n, nil)
+	got := in.all()
+	if len(got) != n || len(acked) != n {
+		t.Fatalf("%d delivered, %d acknowledged", len(got), len(acked))
+	}
+	for i := range got {
+		if got[i] != uint64(i) || acked[i] != uint64(i) {
+			t.Fatalf("at %d: delivered %d, acknowledged %d", i, got[i], acked[i])
+		}
+	}
+}
+
+func TestMessageArrivesWhole(t *testing.T) {
+	h := hub(t)
+	type delivery struct {
+		M      *mqtt.Message
+		Groups []string
+	}
+	got := make(chan delivery, 1)
+	one := join(t, h.URL(), "n1", quick, mesh.Handlers{})
+	join(t, h.URL(), "n2", quick, mesh.Handlers{Deliver: func(m *mqtt.Message, g []string) { got <- delivery{m, g} }})
+	eventually(t, "joined", func() bool { return !one.Alone() })
+	want := delivery{
+		&mqtt.Message{
+			Topic: "$aws/certificates/create/json/accepted", Payload: []byte(strings.Repeat("x", 128<<10)), QoS: 1, Retain: true,
+			Properties: &mqtt.PublishProperties{ContentType: "c", UserProperties: []mqtt.UserProperty{{Key: "a", Value: "b"}}},
+			Received:   time.UnixMilli(1700000000123), Recipient: "me", Source: mqtt.Source{ClientID: "c", Protocol: "MQTT"},
+		},
+		[]string{"$share/a/b", "$share/c/d"},
+	}
+	if err := one.Send(peer(t, one.Mesh, "n2"), want.M, want.Groups, nil); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case d := <-got:
+		if diff := cmp.Diff(want, d, cmp.Comparer(func(a, b mqtt.Source) bool { return a == b })); diff != "" {
+			t.Error(diff)
+		}
+	case <-time.After(patience):
+		t.Fatal("nothing arrived")
+	}
+	if err := one.Send(peer(t, one.Mesh, "n2"), &mqtt.Message{Topic: "t", Payload: make([]byte, 9<<20)}, nil, nil); err == nil {
+		t.Error("a message larger than NATS takes was taken")
+	}
+}
+
+// What is acknowledged was delivered, in order, whatever becomes of connections.
+func TestReconnectLosesNothing(t *testing.T) {
+	h := hub(t)
+	var in inbox
+	one := join(t, h.URL(), "n1", mesh.Config{}, mesh.Handlers{})
+	two := join(t, h.URL(), "n2", mesh.Config{}, mesh.Handlers{Deliver: in.deliver})
+	eventually(t, "joined", func() bool { return !one.Alone() })
+	const n = 30000
+	acked := sendAll(t, one.Mesh, peer(t, one.Mesh, "n2"), n, func(i uint64) {
+		switch i {
+		case n / 6, n / 2:
+			_ = one.bus.Conn().ForceReconnect()
+		case n / 3, 2 * n / 3:
+			_ = two.bus.Conn().ForceReconnect()
+		}
+	})
+	if len(acked) != n {
+		t.Errorf("%d of %d acknowledged", len(acked), n)
+	}
+	got := in.all()
+	if len(got) != n || !slices.IsSorted(got) || got[n-1] != n-1 {
+		t.Errorf("%d of %d delivered, sorted: %v", len(got), n, slices.IsSorted(got))
+	}
+}
+
+func TestBackPressure(t *testing.T) {
+	h := hub(t)
+	in := inbox{stop: make(chan struct{})}
+	release := sync.OnceFunc(func() { close(in.stop) })
+	defer release()
+	one := join(t, h.URL(), "n1", mesh.Config{MaxInFlight: 100_000}, mesh.Handlers{})
+	join(t, h.URL(), "n2", mesh.Config{}, mesh.Handlers{Deliver: in.deliver})
+	eventually(t, "joined", func() bool { return !one.Alone() })
+	p := peer(t, one.Mesh, "n2")
+	var sent uint64
+	var answered atomic.Int64
+	for ; ; sent++ {
+		err := one.Send(p, numbered(sent, 1000), nil, func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			answered.Add(1)
+		})
+		if errors.Is(err, mesh.ErrFull) {
+			break
+		}
+		if err != nil || sent > 1000 {
+			t.Fatalf("after %d: %v", sent, err)
+		}
+	}
+	if sent < 50 {
+		t.Errorf("full after %d", sent)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	if err := one.SendWait(ctx, p, numbered(0, 1000), nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("SendWait: %v", err)
+	}
+	// The peer is slow, not silent: it stays.
+	eventually(t, "bytes are on their way", func() bool { return one.Members()[0].InFlight > 50_000 })
+	release()
+	if err := one.SendWait(t.Context(), p, numbered(sent, 1000), nil, nil); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "all were answered", func() bool { return answered.Load() == int64(sent) })
+}
+
+// proxy is a wire to NATS that can be cut, silently or not.
+type proxy struct {
+	target string
+	ln     net.Listener
+	mu     sync.Mutex
+	cut    bool
+	deaf   atomic.Bool // bytes are swallowed
+	conns  []net.Conn
+	group  sync.WaitGroup
+}
+
+func newProxy(t *testing.T, natsURL string) (*proxy, string) {
+	t.Helper()
+	u, err := url.Parse(natsURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{target: u.Host, ln: ln}
+	p.group.Go(p.serve)
+	t.Cleanup(func() { _ = ln.Close(); p.sever(true); p.group.Wait() })
+	u.Host = ln.Addr().String()
+	return p, u.String()
+}
+
+func (p *proxy) serve() {
+	for {
+		a, err := p.ln.Accept()
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		b, err := net.Dial("tcp", p.target)
+		if p.cut || err != nil {
+			_ = a.Close()
+			if err == nil {
+				_ = b.Close()
+			}
+			p.mu.Unlock()
+			continue
+		}
+		p.conns = append(p.conns, a, b)
+		p.mu.Unlock()
+		p.group.Go(func() { p.pipe(a, b) })
+		p.group.Go(func() { p.pipe(b, a) })
+	}
+}
+
+func (p *proxy) pipe(to, from net.Conn) {
+	defer to.Close()
+	defer from.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 && !p.deaf.Load() {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			_ = errors.Is(err, io.EOF)
+			return
+		}
+	}
+}
+
+// sever closes all connections and, while cut, takes no others.
+func (p *proxy) sever(cut bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = cut
+	for _, c := range p.conns {
+		_ = c.Close()
+	}
+	p.conns = nil
+}
+
+func TestPartitionAndHealing(t *testing.T) {
+	for _, silently := range []bool{false, true} {
+		t.Run(fmt.Sprintf("silently %v", silently), func(t *testing.T) { partition(t, silently) })
+	}
+}
+
+func partition(t *testing.T, silently bool) {
+	h := hub(t)
+	wire, through := newProxy(t, h.URL())
+	var in inbox
+	var missedOne, missedTwo atomic.Int64
+	left := make(chan string, 8)
+	one := join(t, h.URL(), "n1", quick, mesh.Handlers{
+		Left: func(n string, _ bool) { left <- n }, Missed: func(string) { missedOne.Add(1) },
+	})
+	two := join(t, through, "n2", quick, mesh.Handlers{Deliver: in.deliver, Missed: func(string) { missedTwo.Add(1) }})
+	eventually(t, "joined", func() bool { return !one.Alone() })
+	if err := two.Announce(t.Context(), []string{"t", "w/+"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	p := peer(t, one.Mesh, "n2")
+	if silently {
+		wire.deaf.Store(true)
+	} else {
+		wire.sever(true)
+	}
+	answer := make(chan error, 1)
+	if err := one.Send(p, numbered(1, 0), nil, func(err error) { answer <- err }); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-answer:
+		if !errors.Is(err, mesh.ErrGone) {
+			t.Errorf("the send ended with %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("the send never ended")
+	}
+	if n := <-left; n != "n2" {
+		t.Errorf("%s left", n)
+	}
+	if !one.Alone() || interested(one.Mesh, "t") != nil {
+		t.Error("the node that left is still of interest")
+	}
+	if err := one.Send(p, numbered(2, 0), nil, nil); !errors.Is(err, mesh.ErrGone) {
+		t.Errorf("send to a former member: %v", err)
+	}
+	// Nobody waits for who is not there.
+	if err := one.Announce(t.Context(), []string{"x"}, nil); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the other side sees it, too", two.Alone)
+	if err := two.Announce(t.Context(), []string{"meanwhile"}, []string{"w/+"}); err != nil {
+		t.Error(err)
+	}
+
+	wire.deaf.Store(false)
+	wire.sever(false)
+	eventually(t, "they find each other", func() bool { return !one.Alone() && !two.Alone() })
+	eventually(t, "interest is whole", func() bool {
+		return len(interested(one.Mesh, "t")) == 1 && len(interested(one.Mesh, "meanwhile")) == 1 && interested(one.Mesh, "w/1") == nil &&
+			len(interested(two.Mesh, "x")) == 1
+	})
+	eventually(t, "both know that they may have missed something", func() bool { return missedOne.Load() > 0 && missedTwo.Load() > 0 })
+	acked := sendAll(t, one.Mesh, peer(t, one.Mesh, "n2"), 1000, nil)
+	if len(acked) != 1000 {
+		t.Errorf("%d acknowledged after healing", len(acked))
+	}
+	if err := one.Announce(t.Context(), []string{"y"}, nil); err != nil {
+		t.Error(err)
+	}
+	if len(interested(two.Mesh, "y")) != 1 {
+		t.Error("announcements do not arrive after healing")
+	}
+}
+
+// One side forgets the other, which has noticed nothing: no acknowledged message is lost.
+func TestForgottenBySlowSide(t *testing.T) {
+	h := hub(t)
+	wire, through := newProxy(t, h.URL())
+	var in inbox
+	patient := quick
+	patient.Timeout = time.Hour
+	var missed atomic.Int64
+	one := join(t, h.URL(), "n1", patient, mesh.Handlers{Missed: func(string) { missed.Add(1) }})
+	two := join(t, through, "n2", quick, mesh.Handlers{Deliver: in.deliver})
+	eventually(t, "joined", func() bool { return !one.Alone() })
+	if err := one.Announce(t.Context(), []string{"mine"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	p := peer(t, one.Mesh, "n2")
+	acked := sendAll(t, one.Mesh, p, 100, nil)
+	wire.deaf.Store(true)
+	eventually(t, "n2 has dropped n1", two.Alone)
+	var late atomic.Int64
+	for i := range uint64(50) {
+		if err := one.Send(p, numbered(100+i, 0), nil, func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			late.Add(1)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wire.deaf.Store(false)
+	wire.sever(false)
+	eventually(t, "all were acknowledged", func() bool { return late.Load() == 50 })
+	if len(acked) != 100 || missed.Load() == 0 {
+		t.Errorf("%d acknowledged before, missed %d times", len(acked), missed.Load())
+	}
+	eventually(t, "interest is known again", func() bool { return len(interested(two.Mesh, "mine")) == 1 && interested(two.Mesh, "else") == nil })
+	got := slices.Compact(in.all())
+	slices.Sort(got)
+	if got = slices.Compact(got); len(got) != 150 {
+		t.Errorf("%d different messages delivered", len(got))
+	}
+}
+
+func TestRestartIsNoticed(t *testing.T) {
+	h := hub(t)
+	one := join(t, h.URL(), "n1", mesh.Config{}, mesh.Handlers{})
+	b := connect(t, h.URL(), "n2")
+	first := start(t, b, mesh.Config{}, mesh.Handlers{})
+	if err := first.Announce(t.Context(), []string{"old"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "known", func() bool { return len(interested(one.Mesh, "old")) == 1 && interested(one.Mesh, "new") == nil })
+	// The old incarnation says nothing more, and no farewell either.
+	b.Conn().Close()
+	second := join(t, h.URL(), "n2", mesh.Config{}, mesh.Handlers{})
+	if err := second.Announce(t.Context(), []string{"new"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := interested(one.Mesh, "old"); got != nil {
+		t.Errorf("the old incarnation's interest: %v", got)
+	}
+	if got := interested(one.Mesh, "new"); len(got) != 1 {
+		t.Errorf("the new one's: %v", got)
+	}
+}
+
+func TestFarewellIsAtOnce(t *testing.T) {
+	h := hub(t)
+	left := make(chan bool, 1)
+	one := join(t, h.URL(), "n1", mesh.Config{Timeout: time.Hour}, mesh.Handlers{Left: func(_ string, clean bool) { left <- clean }})
+	two := join(t, h.URL(), "n2", mesh.Config{}, mesh.Handlers{})
+	eventually(t, "joined", func() bool { return !one.Alone() })
+	p := peer(t, two.Mesh, "n1")
+	two.Close()
+	select {
+	case clean := <-left:
+		if !clean {
+			t.Error("not clean")
+		}
+	case <-time.After(patience):
+		t.Fatal("the farewell was not heard")
+	}
+	if !one.Alone() {
+		t.Error("not alone")
+	}
+	two.Close() // again
+	if err := two.Send(p, numbered(1, 1), nil, nil); !errors.Is(err, mesh.ErrClosed) {
+		t.Error("sent after Close")
+	}
+}
+
+func TestKickAndSessionChanged(t *testing.T) {
+	h := hub(t)
+	var mu sync.Mutex
+	var said []string
+	say := func(s string) {
+		mu.Lock()
+		said = append(said, s)
+		mu.Unlock()
+	}
+	entered, leave := make(chan struct{}), make(chan struct{})
+	one := join(t, h.URL(), "n1", quick, mesh.Handlers{})
+	join(t, h.URL(), "n2", quick, mesh.Handlers{
+		Kick: func(_ context.Context, c string, epoch int64) {
+			close(entered)
+			<-leave
+			say(fmt.Sprint("kick ", c, " ", epoch))
+		},
+		SessionChanged: func(_ context.Context, c string) error {
+			say("changed " + c)
+			if c == "bad" {
+				return errors.New("no")
+			}
+			return nil
+		},
+		Nudge: func(c string, id int64) { say(fmt.Sprint("nudge ", c, " ", id)) },
+	})
+	eventually(t, "joined", func() bool { return !one.Alone() })
+	ended := make(chan error, 1)
+	go func() { ended <- one.Kick(t.Context(), "n2", "cl", 7) }()
+	<-entered
+	select {
+	case err := <-ended:
+		t.Fatalf("Kick returned %v before the connection had ended", err)
+	default:
+	}
+	close(leave)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if err := one.SessionChanged(t.Context(), "good"); err != nil {
+		t.Error(err)
+	}
+	if err := one.SessionChanged(t.Context(), "bad"); err == nil {
+		t.Error("a failed handler was not told")
+	}
+	one.Nudge("n2", "cl", 1<<40)
+	eventually(t, "nudged", func() bool { mu.Lock(); defer mu.Unlock(); return len(said) == 4 })
+	if want := []string{"kick cl 7", "changed good", "changed bad", "nudge cl 1099511627776"}; !cmp.Equal(said, want) {
+		t.Errorf("%q", said)
+	}
+}
+
+func TestKickOfDeadNodeEnds(t *testing.T) {
+	h := hub(t)
+	wire, through := newProxy(t, h.URL())
+	one := join(t, h.URL(), "n1", quick, mesh.Handlers{})
+	join(t, through, "n2", quick, mesh.Handlers{})
+	eventually(t, "joined", func() bool { return !one.Alone() })
+	wire.deaf.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := one.Kick(ctx, "", "cl", 1); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoGoroutineStays(t *testing.T) {
+	h := hub(t)
+	b1, b2 := connect(t, h.URL(), "n1"), connect(t, h.URL(), "n2")
+	before := runtime.NumGoroutine()
+	for range 3 {
+		one, two := start(t, b1, quick, mesh.Handlers{}), start(t, b2, quick, mesh.Handlers{})
+		if err := two.Announce(t.Context(), []string{"a"}, nil); err != nil {
+			t.Fatal(err)
+		}
+		sendAll(t, one, peer(t, one, "n2"), 100, nil)
+		if err := one.Kick(t.Context(), "", "c", 1); err != nil {
+			t.Fatal(err)
+		}
+		one.Close()
+		two.Close()
+	}
+	eventually(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= before })
+}
