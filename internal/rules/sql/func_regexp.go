@@ -111,7 +111,7 @@ func regexpReplace(c *compiler, args []expr) eval {
 			return value{}
 		}
 		// Each match may look at the rest of the text, so that the whole is not linear.
-		each := 1 + len(s)*p.cost/1024
+		each := 1 + len(s)*p.cost/256
 		most := f.in.cache.steps/each + 1
 		var out []byte
 		last := 0

@@ -2,7 +2,6 @@ package sql_test
 
 import (
 	"bufio"
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -262,89 +261,6 @@ func TestDeepPayload(t *testing.T) {
 	out, selected, err := evaluate(t, "SELECT * FROM 'x'", &sql.Input{Payload: []byte(deep)})
 	if err != nil || !selected || out.JSON || len(out.Payload) != len(deep) {
 		t.Errorf("got JSON %v, selected %v, %v", out.JSON, selected, err)
-	}
-}
-
-// systems fails unless a function is set, and counts.
-type systems struct {
-	lambda func(input []byte) ([]byte, error)
-	calls  int
-}
-
-func (s *systems) InvokeLambda(_ context.Context, _ string, input []byte) ([]byte, error) {
-	s.calls++
-	return s.lambda(input)
-}
-
-func TestExternal(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		lambda  func(input []byte) ([]byte, error)
-		payload string
-		want    string
-		failed  bool
-	}{
-		{"answer", func(in []byte) ([]byte, error) { return []byte(` {"got":` + string(in) + `} `), nil }, `{"a": 1}`, `{"x":{"got":{"a":1}},"y":{"a":1}}`, false},
-		{"error", func([]byte) ([]byte, error) { return nil, errors.New("no") }, `{}`, `{}`, true},
-		{"no JSON", func([]byte) ([]byte, error) { return []byte("<html>"), nil }, `{}`, `{}`, true},
-		{"no payload", func([]byte) ([]byte, error) { return []byte("1"), nil }, `bytes`, `{}`, true},
-	} {
-		sys := &systems{lambda: c.lambda}
-		failed := false
-		in := &sql.Input{Payload: []byte(c.payload), External: sql.External{Lambda: sys}, Failed: func(fn string, err error) {
-			failed = true
-			if fn != "aws_lambda" || err == nil {
-				t.Errorf("%s: failed with %q, %v", c.name, fn, err)
-			}
-		}}
-		out, _, err := evaluate(t, "SET @r = aws_lambda('f', *) SELECT @r AS x, @r.got AS y FROM 'a'", in)
-		if err != nil || string(out.Payload) != c.want || failed != c.failed {
-			t.Errorf("%s: got %s, %v, failed %v", c.name, out.Payload, err, failed)
-		}
-		if sys.calls > 1 {
-			t.Errorf("%s: %d calls", c.name, sys.calls)
-		}
-	}
-}
-
-// A SET variable is computed once for a message, also for templates.
-func TestVariableIsComputedOnce(t *testing.T) {
-	sys := &systems{lambda: func([]byte) ([]byte, error) { return []byte(`"v"`), nil }}
-	s, err := sql.Parse("SET @r = aws_lambda('f', a) SELECT @r AS x FROM 'a' WHERE a > 1 AND @r = 'v'", sql.Version20160323)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl, err := s.ParseTemplate("${@r}/${a}", sql.Generic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !s.MayBlock() || !tmpl.MayBlock() {
-		t.Error("both may block")
-	}
-	in := &sql.Input{Payload: []byte(`{"a":2}`), External: sql.External{Lambda: sys}}
-	if out, selected, err := s.Evaluate(in); err != nil || !selected || string(out.Payload) != `{"x":"v"}` {
-		t.Errorf("got %s, %v, %v", out.Payload, selected, err)
-	}
-	for range 2 {
-		if got, err := tmpl.Expand(in); err != nil || got != "v/2" {
-			t.Errorf("got %q, %v", got, err)
-		}
-	}
-	if sys.calls != 1 {
-		t.Errorf("%d calls", sys.calls)
-	}
-	if _, selected, _ := s.Evaluate(&sql.Input{Payload: []byte(`{"a":1}`), External: sql.External{Lambda: sys}}); selected || sys.calls != 1 {
-		t.Errorf("a false condition does not guard the function: %v, %d calls", selected, sys.calls)
-	}
-}
-
-func TestContext(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	sys := &systems{lambda: func([]byte) ([]byte, error) { return nil, ctx.Err() }}
-	_, _, err := evaluate(t, "SELECT aws_lambda('f', 1) AS x FROM 'a'", &sql.Input{Context: ctx, External: sql.External{Lambda: sys}})
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
 	}
 }
 

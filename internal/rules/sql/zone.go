@@ -32,6 +32,15 @@ var zoneNames = map[string]string{
 	"BST": "British Summer Time", "JST": "Japan Standard Time", "IST": "India Standard Time",
 }
 
+// numericZones are the abbreviations of zones that the time zone database gives none.
+var numericZones = map[string]string{
+	"America/Argentina/Buenos_Aires": "ART", "America/Bogota": "COT", "America/Caracas": "VET", "America/La_Paz": "BOT",
+	"America/Lima": "PET", "America/Montevideo": "UYT", "America/Sao_Paulo": "BRT", "Asia/Almaty": "ALMT", "Asia/Baku": "AZT",
+	"Asia/Bangkok": "ICT", "Asia/Colombo": "IST", "Asia/Dhaka": "BDT", "Asia/Dubai": "GST", "Asia/Ho_Chi_Minh": "ICT",
+	"Asia/Kabul": "AFT", "Asia/Kathmandu": "NPT", "Asia/Kuala_Lumpur": "MYT", "Asia/Riyadh": "AST", "Asia/Singapore": "SGT",
+	"Asia/Tashkent": "UZT", "Asia/Vladivostok": "VLAT", "Asia/Yekaterinburg": "YEKT", "Europe/Istanbul": "TRT",
+}
+
 // loadZone finds a zone by what Joda-Time and Java accept: an id of the time zone
 // database, UTC, or an offset, also behind UTC, GMT or UT.
 func loadZone(name string) (*time.Location, bool) {
@@ -127,6 +136,9 @@ func zoneAbbreviation(t time.Time) string {
 		return "UTC"
 	}
 	if name == "" || name[0] == '+' || name[0] == '-' {
+		if short, known := numericZones[t.Location().String()]; known {
+			return short
+		}
 		return string(appendOffset(nil, offset, true))
 	}
 	return name
