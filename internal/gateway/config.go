@@ -1,0 +1,72 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"time"
+)
+
+// Config holds the settings of the gateway; zero values are the defaults.
+type Config struct {
+	PlainAddr        string        `name:"mqtt-plain-addr" help:"Address for MQTT without TLS, for benchmarks and trusted networks; off when empty."`
+	PlainPolicy      string        `name:"mqtt-plain-policy" help:"IoT policy that governs connections without TLS; without it they may do nothing."`
+	PlainAnywhere    bool          `name:"gateway.plain-anywhere" help:"Allow mqtt-plain-addr to be other than loopback."`
+	Loops            int           `name:"gateway.loops" help:"Event loops; 0 is half the processors, at least one."`
+	Workers          int           `name:"gateway.workers" default:"256" help:"Most connections whose packets wait for the store or a room at the same time."`
+	MaxConnections   int           `name:"gateway.max-connections" help:"Most connections; 0 is no limit but the system's."`
+	MaxHandshakes    int           `name:"gateway.max-handshakes" default:"1024" help:"Most connections that have not sent their CONNECT yet."`
+	HandshakeTimeout time.Duration `name:"gateway.handshake-timeout" default:"10s" help:"Time for TLS handshake and CONNECT."`
+	MaxInflight      int           `name:"gateway.max-inflight" help:"Most unacknowledged QoS 1 messages to a client; 0 is what the limits profile says."`
+	SessionExpiry    time.Duration `name:"gateway.session-expiry" default:"1h" help:"Longest life of a persistent session without a connection."`
+	MaxOutKiB        int           `name:"gateway.max-out-kib" default:"1024" help:"KiB that may wait for a slow client before QoS 0 is dropped and QoS 1 holds back its publishers."`
+	MaxTotalOutMiB   int           `name:"gateway.max-total-out-mib" default:"256" help:"The same for all clients together, in MiB."`
+	SlowTimeout      time.Duration `name:"gateway.slow-timeout" default:"10s" help:"How long a client may hold back publishers before it is disconnected."`
+	NoLifecycle      bool          `name:"gateway.no-lifecycle-events" help:"Do not publish lifecycle events on $aws/events/."`
+	DrainTimeout     time.Duration `name:"gateway.drain-timeout" default:"5s" help:"Time for connections to end in good order when the server stops."`
+
+	// MQTTAddr is the address of MQTT with mutual TLS, HTTPSAddr that of the port that
+	// tells protocols by ALPN; empty is off.
+	MQTTAddr  string `kong:"-" toml:"-"`
+	HTTPSAddr string `kong:"-" toml:"-"`
+	// Limits names the limits profile: "aws", "default" or "unlimited"; see Limits.
+	Limits string `kong:"-" toml:"-"`
+	// NodeID names this node among those that share the store.
+	NodeID string `kong:"-" toml:"-"`
+}
+
+func (c Config) withDefaults() (Config, error) {
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	dur := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&c.Loops, max(1, runtime.GOMAXPROCS(0)/2))
+	def(&c.Workers, 256)
+	def(&c.MaxHandshakes, 1024)
+	dur(&c.HandshakeTimeout, 10*time.Second)
+	dur(&c.SessionExpiry, time.Hour)
+	def(&c.MaxOutKiB, 1024)
+	def(&c.MaxTotalOutMiB, 256)
+	dur(&c.SlowTimeout, 10*time.Second)
+	dur(&c.DrainTimeout, 5*time.Second)
+	if c.NodeID == "" {
+		c.NodeID = "local"
+	}
+	if c.PlainAddr != "" && !c.PlainAnywhere {
+		host, _, err := net.SplitHostPort(c.PlainAddr)
+		if err != nil {
+			return c, fmt.Errorf("gateway: mqtt-plain-addr: %w", err)
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return c, errors.New("gateway: mqtt-plain-addr is not loopback; gateway.plain-anywhere allows that")
+		}
+	}
+	return c, nil
+}

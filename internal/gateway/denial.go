@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"sync"
+	"time"
+
+	"flotilla/internal/mqtt"
+	"flotilla/internal/policy/lang"
+)
+
+// Denial is something that was refused to a client, and why. It never holds secrets or
+// payloads.
+type Denial struct {
+	Time      time.Time
+	Action    string // "iot:Publish", or "connect", "packet"
+	Resource  string // topic or filter; "" none
+	Principal string // its id
+	Reason    string
+	Policy    string // that decided; "" when no statement allows
+	Statement int
+	Code      mqtt.ReasonCode
+}
+
+const (
+	denialsPerClient = 8
+	denialClients    = 10_000
+)
+
+// denials keeps the last denials of the clients that had some last.
+type denials struct {
+	mu      sync.Mutex
+	clients map[string][]Denial
+	order   []string // clients by their first denial
+}
+
+func (d *denials) add(clientID string, n Denial) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.clients == nil {
+		d.clients = map[string][]Denial{}
+	}
+	list, known := d.clients[clientID]
+	if !known {
+		if len(d.order) >= denialClients {
+			delete(d.clients, d.order[0])
+			d.order = d.order[1:]
+		}
+		d.order = append(d.order, clientID)
+	}
+	if len(list) >= denialsPerClient {
+		list = append(list[:0], list[1:]...)
+	}
+	d.clients[clientID] = append(list, n)
+}
+
+// Denials are the last things that were refused to a client id, oldest first.
+func (g *Gateway) Denials(clientID string) []Denial {
+	g.denials.mu.Lock()
+	defer g.denials.mu.Unlock()
+	return append([]Denial(nil), g.denials.clients[clientID]...)
+}
+
+// deny records a denial, and logs it.
+func (g *Gateway) deny(clientID, principal string, n Denial) {
+	n.Time, n.Principal = g.now(), principal
+	g.denials.add(clientID, n)
+	g.log.Info("refused", "clientId", clientID, "principal", principal, "action", n.Action, "topic", n.Resource, "err", n.Reason)
+}
+
+// denied records a decision of the policies.
+func (c *Connection) denied(action, topic string, d lang.Decision) {
+	reason := "no statement allows it"
+	if d.Effect == lang.ExplicitDeny {
+		reason = "a statement denies it"
+	}
+	c.g.deny(c.clientID(), c.who.ID, Denial{Action: action, Resource: topic, Reason: reason, Policy: d.Policy, Statement: d.Statement, Code: mqtt.NotAuthorized})
+}
+
+// decide asks the policies; ok is false when that would block the loop.
+func (c *Connection) decide(t *turn, action, resource string) (d lang.Decision, ok bool) {
+	if t.loop == nil {
+		return c.auth.Authorize(action, resource), true
+	}
+	if c.now == nil {
+		return d, false
+	}
+	return c.now.Cached(action, resource)
+}

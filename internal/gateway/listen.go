@@ -1,0 +1,241 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"flotilla/internal/gateway/netpoll"
+)
+
+// Protocols of the ALPN port.
+// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
+const (
+	alpnMQTT = "x-amzn-mqtt-ca"
+	alpnHTTP = "x-amzn-http-ca"
+)
+
+// door are the listeners and what has not sent its CONNECT yet.
+type door struct {
+	g     *Gateway
+	tls   *tls.Config
+	alpn  *tls.Config
+	http  *http.Server
+	conns handedOver // for http
+
+	mqtt, https, plain net.Listener
+
+	slots   chan struct{} // one for each connection before its CONNECT
+	n       atomic.Int64
+	mu      sync.Mutex
+	opening map[net.Conn]struct{}
+	closed  bool
+	group   sync.WaitGroup
+}
+
+func (d *door) init(g *Gateway, cfg *tls.Config, h http.Handler) {
+	d.g, d.opening, d.slots = g, map[net.Conn]struct{}{}, make(chan struct{}, g.cfg.MaxHandshakes)
+	if cfg != nil {
+		d.tls, d.alpn = cfg.Clone(), cfg.Clone()
+		d.tls.NextProtos = nil
+		d.alpn.NextProtos = []string{alpnMQTT, alpnHTTP, "h2", "http/1.1"}
+		// Larger records from the start: what we write is gathered already.
+		d.tls.DynamicRecordSizingDisabled, d.alpn.DynamicRecordSizingDisabled = true, true
+	}
+	if h != nil {
+		d.conns = handedOver{conns: make(chan net.Conn), closed: make(chan struct{}), once: &sync.Once{}}
+		d.http = &http.Server{
+			Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second,
+			IdleTimeout: 60 * time.Second, MaxHeaderBytes: 32 << 10,
+		}
+	}
+}
+
+// open listens.
+func (d *door) open(ctx context.Context) error {
+	cfg := &d.g.cfg
+	for _, l := range []struct {
+		at   *net.Listener
+		addr string
+		kind kind
+	}{{&d.mqtt, cfg.MQTTAddr, kindMQTT}, {&d.https, cfg.HTTPSAddr, kindALPN}, {&d.plain, cfg.PlainAddr, kindPlain}} {
+		if l.addr == "" {
+			continue
+		}
+		ln, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", l.addr)
+		if err != nil {
+			return fmt.Errorf("gateway: listen: %w", err)
+		}
+		*l.at = ln
+		d.group.Go(func() { d.accept(ln, l.kind) })
+	}
+	if d.http != nil && d.https != nil {
+		d.conns.addr = d.https.Addr()
+		d.group.Go(func() { _ = d.http.Serve(d.conns) })
+	}
+	return nil
+}
+
+func (d *door) addrs() (a Addrs) {
+	for at, ln := range map[*net.Addr]net.Listener{&a.MQTT: d.mqtt, &a.HTTPS: d.https, &a.Plain: d.plain} {
+		if ln != nil {
+			*at = ln.Addr()
+		}
+	}
+	return a
+}
+
+type kind uint8
+
+const (
+	kindMQTT kind = iota
+	kindALPN
+	kindPlain
+)
+
+// accept gives each connection a goroutine until its CONNECT is answered. With all slots taken
+// it waits: the kernel's queue fills, and the deadline frees slots.
+func (d *door) accept(ln net.Listener, k kind) {
+	for {
+		d.slots <- struct{}{}
+		conn, err := ln.Accept()
+		if err != nil {
+			<-d.slots
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			d.g.log.Warn("accept", "err", err)
+			timer := time.NewTimer(50 * time.Millisecond) // no descriptors: they come back
+			<-timer.C
+			continue
+		}
+		limit := int64(d.g.cfg.MaxConnections)
+		if !d.enter(conn) || limit > 0 && d.g.connected.Load()+d.n.Load() > limit {
+			d.leave(conn)
+			_ = conn.Close()
+			<-d.slots
+			continue
+		}
+		d.group.Go(func() {
+			defer func() { <-d.slots }()
+			defer d.leave(conn)
+			d.greet(conn, k)
+		})
+	}
+}
+
+func (d *door) enter(conn net.Conn) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return false
+	}
+	d.opening[conn] = struct{}{}
+	d.n.Add(1)
+	return true
+}
+
+func (d *door) leave(conn net.Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.opening[conn]; ok {
+		delete(d.opening, conn)
+		d.n.Add(-1)
+	}
+}
+
+func (d *door) pending() int64 { return d.n.Load() }
+
+// greet makes the handshake, finds out what is spoken, and serves the CONNECT.
+func (d *door) greet(conn net.Conn, k kind) {
+	sock := netpoll.NewSocket(conn)
+	_ = sock.SetDeadline(time.Now().Add(d.g.cfg.HandshakeTimeout))
+	arrival := arrival{sock: sock, remote: conn.RemoteAddr(), local: conn.LocalAddr()}
+	if k != kindPlain {
+		cfg := d.tls
+		if k == kindALPN {
+			cfg = d.alpn
+		}
+		tc := tls.Server(sock, cfg)
+		if err := tc.Handshake(); err != nil {
+			d.g.metrics.failed.Inc()
+			d.g.log.Debug("TLS handshake", "remote", arrival.remote, "err", err)
+			_ = sock.Close()
+			return
+		}
+		d.g.metrics.handshakes.Inc()
+		arrival.tls = tc
+		if k == kindALPN && tc.ConnectionState().NegotiatedProtocol != alpnMQTT {
+			d.handOver(tc)
+			return
+		}
+	}
+	d.g.admit(&arrival)
+}
+
+// handOver gives an HTTPS connection to the HTTP server.
+func (d *door) handOver(tc *tls.Conn) {
+	if d.http == nil {
+		_ = tc.Close()
+		return
+	}
+	_ = tc.SetDeadline(time.Time{})
+	timer := time.NewTimer(d.g.cfg.HandshakeTimeout)
+	defer timer.Stop()
+	select {
+	case d.conns.conns <- tc:
+	case <-timer.C:
+		_ = tc.Close()
+	}
+}
+
+// close stops accepting, and ends what has not sent its CONNECT.
+func (d *door) close(ctx context.Context) {
+	for _, ln := range []net.Listener{d.mqtt, d.https, d.plain} {
+		if ln != nil {
+			_ = ln.Close()
+		}
+	}
+	d.mu.Lock()
+	d.closed = true
+	for conn := range d.opening {
+		_ = conn.SetDeadline(time.Unix(1, 0))
+	}
+	d.mu.Unlock()
+	if d.http != nil {
+		if err := d.http.Shutdown(ctx); err != nil {
+			_ = d.http.Close()
+		}
+	}
+	d.group.Wait()
+}
+
+// handedOver is the listener of connections that were accepted elsewhere.
+type handedOver struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   *sync.Once
+	addr   net.Addr
+}
+
+func (l handedOver) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l handedOver) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l handedOver) Addr() net.Addr { return l.addr }

@@ -1,0 +1,221 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"flotilla/internal/mqtt"
+)
+
+// queue is how far a stored session's client has got with what is stored for it. Messages are
+// read in the order of their ids; while nothing is left behind in the store, new ones
+// go to the client as they are committed, without being read back. Guarded by the
+// session's mu.
+type queue struct {
+	cursor   int64              // all up to here went to the present connection
+	current  bool               // nothing beyond cursor is in the store
+	draining bool               // a worker reads
+	missed   bool               // something came while it read
+	held     map[int64]struct{} // sent, not acknowledged
+}
+
+const (
+	pageSize     = 128
+	storeTimeout = 10 * time.Second
+)
+
+// acked removes a message from the queue.
+func (s *session) acked(message int64) {
+	s.mu.Lock()
+	delete(s.queue.held, message)
+	s.mu.Unlock()
+	s.g.sessions.Ack(s.number, message)
+}
+
+// arrived is called after message was committed to the session's queue.
+func (s *session) arrived(t *turn, tg *target, m *outgoing, message int64) (full *Connection) {
+	c := s.conn.Load()
+	if c == nil {
+		return nil
+	}
+	s.mu.Lock()
+	q := &s.queue
+	if !q.current || message <= q.cursor || !c.windowRoom() {
+		q.current, q.missed = false, true
+		q.cursor = min(q.cursor, message-1)
+		s.mu.Unlock()
+		s.refill(t, c)
+		return nil
+	}
+	answer := c.mayReceive(t, tg, m.topic)
+	if answer == unknown {
+		q.current, q.missed = false, true
+		s.mu.Unlock()
+		s.refill(t, c)
+		return nil
+	}
+	q.cursor = message
+	q.hold(message)
+	s.mu.Unlock()
+	if answer == no || tg.sub.noLocal && m.from == s {
+		s.acked(message)
+		return nil
+	}
+	return c.deliver(t, m, 1, m.retain && tg.sub.asPublished, message)
+}
+
+func (q *queue) hold(message int64) {
+	if q.held == nil {
+		q.held = map[int64]struct{}{}
+	}
+	q.held[message] = struct{}{}
+}
+
+// windowRoom tells whether the client may be sent another QoS 1 message now.
+func (c *Connection) windowRoom() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.full {
+		return false
+	}
+	s := c.subscriberLocked()
+	return s.window.room() && len(s.backlog) == s.head
+}
+
+// refill has a worker read on when the client has room.
+func (s *session) refill(_ *turn, c *Connection) {
+	s.mu.Lock()
+	start := !s.queue.current && !s.queue.draining && s.conn.Load() == c
+	if start {
+		c.mu.Lock()
+		start = !c.closed && c.subscriberLocked().window.n <= c.sub.window.limit/2
+		c.mu.Unlock()
+		s.queue.draining = s.queue.draining || start
+	}
+	s.mu.Unlock()
+	if start {
+		s.g.workers.run(func() { s.drain(c) })
+	}
+}
+
+// resume begins the queue for a new connection.
+func (s *session) resume(c *Connection) {
+	s.mu.Lock()
+	s.queue = queue{}
+	shares := []int64{}
+	for _, sub := range s.subs {
+		if sub.share != 0 {
+			shares = append(shares, sub.share)
+		}
+	}
+	row := s.row
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	for _, share := range shares {
+		if _, err := s.g.sessions.Claim(ctx, row, share, pageSize*8); err != nil {
+			s.g.log.Warn("messages of a shared subscription can't be claimed", "clientId", s.clientID, "err", err)
+		}
+	}
+	s.refill(nil, c)
+}
+
+// drain sends what is stored, as far as the client's window allows.
+func (s *session) drain(c *Connection) {
+	t := turn{g: s.g, now: s.g.now()}
+	defer t.flush()
+	for {
+		s.mu.Lock()
+		if s.conn.Load() != c || s.ended {
+			s.queue.draining = false
+			s.mu.Unlock()
+			return
+		}
+		after := s.queue.cursor
+		s.queue.missed = false
+		s.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+		page, err := s.g.sessions.Read(ctx, s.number, after, pageSize)
+		cancel()
+		if err != nil {
+			s.g.log.Error("a session's queue can't be read", "clientId", s.clientID, "err", err)
+			s.stopDraining()
+			return
+		}
+		if len(page) == 0 {
+			s.mu.Lock()
+			if s.queue.missed {
+				s.mu.Unlock()
+				continue
+			}
+			s.queue.current, s.queue.draining = true, false
+			s.mu.Unlock()
+			return
+		}
+		for i := range page {
+			if !c.windowRoom() {
+				s.stopDraining()
+				t.flush()
+				s.refill(&t, c) // PUBACKs may have come in between
+				return
+			}
+			q := &page[i]
+			s.mu.Lock()
+			_, held := s.queue.held[q.ID]
+			s.queue.cursor = max(s.queue.cursor, q.ID)
+			if !held {
+				s.queue.hold(q.ID)
+			}
+			s.mu.Unlock()
+			if !held {
+				s.send(&t, c, q.Message, q.ID, q.RetainAsPublished)
+			}
+		}
+		t.flush()
+		t.now = s.g.now()
+	}
+}
+
+func (s *session) stopDraining() {
+	s.mu.Lock()
+	s.queue.draining = false
+	s.mu.Unlock()
+}
+
+// send gives a stored message to the client.
+func (s *session) send(t *turn, c *Connection, m *mqtt.Message, id int64, asPublished bool) {
+	if d := c.auth.Authorize("iot:Receive", c.g.topicARN(m.Topic)); !d.Allowed() {
+		c.denied("iot:Receive", m.Topic, d)
+		s.acked(id)
+		return
+	}
+	out := fromMessage(m)
+	if !out.expires.IsZero() && !t.now.Before(out.expires) {
+		s.acked(id)
+		return
+	}
+	t.enc = t.enc[:0]
+	c.deliver(t, &out, 1, m.Retain && asPublished, id)
+}
+
+// nudged is called when another node has queued a message.
+func (s *session) nudged(id int64) {
+	c := s.conn.Load()
+	if c == nil {
+		return
+	}
+	s.mu.Lock()
+	s.queue.current, s.queue.missed = false, true
+	s.queue.cursor = min(s.queue.cursor, id-1)
+	s.mu.Unlock()
+	s.refill(nil, c)
+}
+
+// fromMessage is a message as it goes out.
+func fromMessage(m *mqtt.Message) outgoing {
+	out := outgoing{topic: m.Topic, payload: m.Payload, qos: m.QoS, retain: m.Retain, props: m.Properties, message: m}
+	if m.Properties != nil && m.Properties.MessageExpiry != nil {
+		out.expires = m.Received.Add(time.Duration(*m.Properties.MessageExpiry) * time.Second)
+	}
+	return out
+}

@@ -1,0 +1,76 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"flotilla/internal/mqtt"
+)
+
+// watch has connections follow changes of certificates, policies and things: whatever decided
+// iot:Connect is asked again, for all connections whose policies have moved.
+type watch struct {
+	g    *Gateway
+	wake chan struct{} // holds one: something changed
+}
+
+// settleTime gathers changes that come together into one round.
+const settleTime = 50 * time.Millisecond
+
+func (w *watch) start(ctx context.Context) {
+	w.wake = make(chan struct{}, 1)
+	if w.g.bus == nil {
+		return
+	}
+	for _, kind := range []string{"certificate", "policy", "principal", "thing"} {
+		w.g.bus.OnChange(kind, func(string) {
+			select {
+			case w.wake <- struct{}{}:
+			default:
+			}
+		})
+	}
+	w.g.background.Go(func() { w.run(ctx) })
+}
+
+func (w *watch) run(ctx context.Context) {
+	timer := time.NewTimer(settleTime)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		}
+		timer.Reset(settleTime)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		for _, c := range w.g.registry.connections() {
+			if ctx.Err() != nil {
+				return
+			}
+			w.check(c)
+		}
+	}
+}
+
+// check ends a connection that may no longer be.
+func (w *watch) check(c *Connection) {
+	if c.now != nil {
+		if epoch, ok := c.now.Epoch(); ok && epoch == c.connectEpoch {
+			return
+		}
+	}
+	d := c.auth.Authorize("iot:Connect", w.g.account.ARN("iot", "client/"+c.session.clientID))
+	if d.Allowed() {
+		if c.now != nil {
+			c.connectEpoch, _ = c.now.Epoch()
+		}
+		return
+	}
+	c.denied("iot:Connect", "", d)
+	c.end(&cause{code: mqtt.NotAuthorized, send: true, reason: reasonForbidden, detail: "iot:Connect is no longer allowed"})
+}
