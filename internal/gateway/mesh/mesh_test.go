@@ -704,8 +704,8 @@ func TestKickOfDeadNodeEnds(t *testing.T) {
 func TestNoGoroutineStays(t *testing.T) {
 	h := hub(t)
 	b1, b2 := connect(t, h.URL(), "n1"), connect(t, h.URL(), "n2")
-	before := runtime.NumGoroutine()
-	for range 3 {
+	before := 0
+	for i := range 3 {
 		one, two := start(t, b1, quick, mesh.Handlers{}), start(t, b2, quick, mesh.Handlers{})
 		if err := two.Announce(t.Context(), []string{"a"}, nil); err != nil {
 			t.Fatal(err)
@@ -716,6 +716,9 @@ func TestNoGoroutineStays(t *testing.T) {
 		}
 		one.Close()
 		two.Close()
+		if i == 0 { // NATS's own, of its first request, have come to stay
+			before = runtime.NumGoroutine()
+		}
 	}
 	eventually(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= before })
 }
