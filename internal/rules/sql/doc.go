@@ -44,5 +44,13 @@
 // One [Input] serves all rules and templates for one message: it keeps the parsed payload and the
 // values of SET variables, so that external functions in SET are called once per rule and message.
 //
+// # Where the documentation leaves room
+//
+// Regular expressions are RE2: what Java has beyond it (lookaround, back references) is an invalid
+// expression and so Undefined. Int / Int is an Int; fractions are rounded down wherever an Int is needed.
+// Names in a nested query are members of the row or aliases, never of the payload. A column without
+// alias is named by the last name of its path, or by its text. != is <>; a doubled quote in a string
+// stands for itself. Undefined elements of arrays are left out.
+//
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-reference.html
 package sql

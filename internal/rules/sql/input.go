@@ -9,7 +9,8 @@ import (
 
 // Input is one message with the world around it, as a statement sees it. It serves
 // any number of statements and templates, one after the other: it is not safe for
-// concurrent use, and its fields must not change after the first evaluation.
+// concurrent use, must not be copied, and its fields must not change after the first
+// evaluation; assigning a new Input makes it ready for the next message.
 type Input struct {
 	// Topic is the topic as published, a Basic Ingest prefix included.
 	Topic string
