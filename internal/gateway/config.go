@@ -6,6 +6,9 @@ import (
 	"net"
 	"runtime"
 	"time"
+
+	"flotilla/internal/gateway/mesh"
+	"flotilla/internal/gateway/sessionstore"
 )
 
 // Config holds the settings of the gateway; zero values are the defaults.
@@ -25,6 +28,9 @@ type Config struct {
 	SlowTimeout      time.Duration `name:"gateway.slow-timeout" default:"10s" help:"How long a client may hold back publishers before it is disconnected."`
 	NoLifecycle      bool          `name:"gateway.no-lifecycle-events" help:"Do not publish lifecycle events on $aws/events/."`
 	DrainTimeout     time.Duration `name:"gateway.drain-timeout" default:"5s" help:"Time for connections to end in good order when the server stops."`
+
+	Sessions sessionstore.Config `embed:""`
+	Mesh     mesh.Config         `embed:""`
 
 	// MQTTAddr is the address of MQTT with mutual TLS, HTTPSAddr that of the port that
 	// tells protocols by ALPN; empty is off.

@@ -65,10 +65,6 @@ type Deps struct {
 	Log        *slog.Logger
 	Metrics    *prometheus.Registry // nil: none
 	Now        func() time.Time     // time.Now when nil
-
-	// Sessions bounds the queues of sessions, Mesh the links between nodes.
-	Sessions sessionstore.Config
-	Mesh     mesh.Config
 }
 
 // Gateway is the room. It is safe for concurrent use.
@@ -149,11 +145,11 @@ func New(cfg Config, d Deps) (*Gateway, error) {
 		g.maxInflight = min(cfg.MaxInflight, 65535)
 	}
 	g.slow.timeout = cfg.SlowTimeout
-	d.Sessions.Node, d.Sessions.Now, d.Sessions.Log = cfg.NodeID, d.Now, d.Log
-	g.sessions = sessionstore.New(d.DB, d.Sessions)
+	cfg.Sessions.Node, cfg.Sessions.Now, cfg.Sessions.Log = cfg.NodeID, d.Now, d.Log
+	g.sessions = sessionstore.New(d.DB, cfg.Sessions)
 	if d.Bus != nil {
-		d.Mesh.Log = d.Log
-		g.mesh = newMesh(g, d.Bus, d.Mesh)
+		cfg.Mesh.Log = d.Log
+		g.mesh = newMesh(g, d.Bus, cfg.Mesh)
 	}
 	g.workers = newWorkers(g, cfg.Workers)
 	g.watch.g = g
