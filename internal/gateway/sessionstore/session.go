@@ -294,11 +294,11 @@ func (s *Store) Bury(ctx context.Context, node string) (int64, error) {
 		err := s.db.Write(ctx, func(_ context.Context, tx store.Tx) (err error) {
 			now := s.cfg.Now().UnixMilli()
 			n, err = tx.Exec(`UPDATE mqtt_session SET node = '', disconnected = $2,
-				expires = CASE WHEN number = 0 THEN $2 + $3 WHEN expiry_seconds = 4294967295 THEN NULL ELSE $2 + expiry_seconds * 1000 END,
+				expires = CASE WHEN number = 0 THEN $3 WHEN expiry_seconds = 4294967295 THEN NULL ELSE $2 + expiry_seconds * 1000 END,
 				will_due = CASE WHEN will IS NULL THEN NULL
 					WHEN number <> 0 AND expiry_seconds * 1000 < will_delay THEN $2 + expiry_seconds * 1000 ELSE $2 + will_delay END
 				WHERE client_id IN (SELECT client_id FROM mqtt_session WHERE node = $1 LIMIT $4)`,
-				node, now, remembered.Milliseconds(), chunk)
+				node, now, now+remembered.Milliseconds(), chunk)
 			return err
 		})
 		if err != nil {
