@@ -65,14 +65,23 @@ func (c Config) withDefaults() (Config, error) {
 	if c.NodeID == "" {
 		c.NodeID = "local"
 	}
-	if c.PlainAddr != "" && !c.PlainAnywhere {
-		host, _, err := net.SplitHostPort(c.PlainAddr)
-		if err != nil {
-			return c, fmt.Errorf("gateway: mqtt-plain-addr: %w", err)
-		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return c, errors.New("gateway: mqtt-plain-addr is not loopback; gateway.plain-anywhere allows that")
-		}
+	if err := c.Validate(); err != nil {
+		return c, err
 	}
 	return c, nil
+}
+
+// Validate refuses what would open a door that nobody asked for.
+func (c Config) Validate() error {
+	if c.PlainAddr == "" || c.PlainAnywhere {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(c.PlainAddr)
+	if err != nil {
+		return fmt.Errorf("gateway: mqtt-plain-addr: %w", err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return errors.New("gateway: mqtt-plain-addr is beyond loopback, where anybody could use it; gateway.plain-anywhere allows that")
+	}
+	return nil
 }

@@ -51,7 +51,7 @@ func (d *door) init(g *Gateway, cfg *tls.Config, h http.Handler) {
 	if h != nil {
 		d.conns = handedOver{conns: make(chan net.Conn), closed: make(chan struct{}), once: &sync.Once{}}
 		d.http = &http.Server{
-			Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second,
+			Handler: withTLS(h), ConnContext: rememberTLS, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second,
 			IdleTimeout: 60 * time.Second, MaxHeaderBytes: 32 << 10,
 		}
 	}
@@ -189,7 +189,7 @@ func (d *door) handOver(tc *tls.Conn) {
 	timer := time.NewTimer(d.g.cfg.HandshakeTimeout)
 	defer timer.Stop()
 	select {
-	case d.conns.conns <- tc:
+	case d.conns.conns <- forHTTP(tc):
 	case <-timer.C:
 		_ = tc.Close()
 	}
@@ -239,3 +239,34 @@ func (l handedOver) Close() error {
 }
 
 func (l handedOver) Addr() net.Addr { return l.addr }
+
+// net/http serves only protocols that it knows on a *tls.Conn. x-amzn-http-ca is HTTP/1.1
+// by another name, so its connections are shown to it as something else.
+type otherHTTP struct{ *tls.Conn }
+
+func forHTTP(tc *tls.Conn) net.Conn {
+	if tc.ConnectionState().NegotiatedProtocol == alpnHTTP {
+		return otherHTTP{tc}
+	}
+	return tc
+}
+
+type tlsKey struct{}
+
+func rememberTLS(ctx context.Context, c net.Conn) context.Context {
+	if o, ok := c.(otherHTTP); ok {
+		return context.WithValue(ctx, tlsKey{}, o.Conn)
+	}
+	return ctx
+}
+
+// withTLS tells the handler of the TLS connection, of which net/http does not know.
+func withTLS(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if tc, ok := r.Context().Value(tlsKey{}).(*tls.Conn); ok && r.TLS == nil {
+			state := tc.ConnectionState()
+			r.TLS = &state
+		}
+		h.ServeHTTP(w, r)
+	})
+}

@@ -47,7 +47,7 @@ func TestVectorsMQTTWire(t *testing.T) {
 		dir = "testdata"
 	}
 	// AWS's limits, but for the one that hinders tests: the vectors share client ids.
-	w := start(t, limits("default"))
+	w := start(t)
 	for _, v := range loadVectors(t, filepath.Join(dir, "mqtt-wire.jsonl")) {
 		t.Run(v.ID, func(t *testing.T) {
 			if err := runWire(w.dial(t), v); err != nil {
