@@ -1,0 +1,275 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"flotilla/internal/account"
+	"flotilla/internal/api"
+	"flotilla/internal/aws"
+	"flotilla/internal/bus"
+	"flotilla/internal/gateway"
+	"flotilla/internal/iam"
+	"flotilla/internal/identity"
+	"flotilla/internal/mqtt"
+	"flotilla/internal/observe"
+	"flotilla/internal/policy"
+	"flotilla/internal/provision"
+	"flotilla/internal/registry"
+	"flotilla/internal/rules"
+	"flotilla/internal/shadow"
+	"flotilla/internal/store"
+)
+
+// drainTime is how long Close waits for what is under way.
+const drainTime = 15 * time.Second
+
+// Server is a running node.
+type Server struct {
+	cfg       Config
+	log       *slog.Logger
+	endpoints Endpoints
+	health    observe.Health
+	failed    chan error
+
+	closers []func() error // in the order of opening
+	once    sync.Once
+	closed  error
+}
+
+// rooms are what routes.go plugs into the API.
+type rooms struct {
+	account      *account.Account
+	certificates *identity.Certificates
+	policies     *policy.Policies
+	registry     *registry.Registry
+	templates    *provision.Templates
+	shadows      *shadow.Shadows
+	rules        *rules.Engine
+	gateway      *gateway.Gateway
+}
+
+// publisher lets rooms that are made before the gateway publish through it.
+type publisher struct{ *gateway.Gateway }
+
+// Start starts a node and returns once it serves. ctx bounds the start only. An
+// error is one sentence for the operator, and nothing is left running.
+func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: log, failed: make(chan error, 4)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+
+	dir, err := openDataDir(cfg.Data)
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(dir.close)
+	if err := dir.removeEndpoints(); err != nil { // a killed server's
+		return nil, err
+	}
+	nodeID, err := dir.secret("node-id")
+	if err != nil {
+		return nil, err
+	}
+	metrics := observe.Metrics()
+
+	// State, and the way to other nodes.
+	cfg.Store.Dir, cfg.Store.NodeID, cfg.Store.Log = cfg.Data, nodeID, log
+	db, err := store.Open(ctx, cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(db.Close)
+	s.health.Add("store", func(ctx context.Context) error {
+		return db.Read(ctx, func(_ context.Context, tx store.Tx) error {
+			var one int
+			return tx.QueryRow(`SELECT 1`).Scan(&one)
+		})
+	})
+	cfg.Bus.NodeID, cfg.Bus.Dir, cfg.Bus.Log = nodeID, cfg.Data, log
+	if cfg.Bus.Password, err = dir.secret("nats-password"); err != nil {
+		return nil, err
+	}
+	news, err := bus.Open(ctx, cfg.Bus)
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(func() error { news.Close(); return nil })
+	s.health.Add("bus", func(context.Context) error { return news.Healthy() })
+
+	// The rooms, each with what it needs of the others.
+	var r rooms
+	acct := aws.Account{ID: cfg.Account, Region: cfg.Region}
+	late := &publisher{}
+	keys := iam.New(cfg.IAM, iam.Deps{Account: acct, DB: db, Changes: news})
+	admin, err := keys.EnsureAdmin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFileAtomic(dir.file("credentials"), admin.Credentials(), 0o600); err != nil {
+		return nil, err
+	}
+	authority, err := identity.OpenAuthority(ctx, db, cfg.Data, cfg.Identity.CAPassphrase, nil)
+	if err != nil {
+		return nil, err
+	}
+	certificates, err := authority.ServerCertificates(cfg.Data, cfg.PublicHost)
+	if err != nil {
+		return nil, err
+	}
+	r.certificates = identity.New(cfg.Identity, identity.Deps{Account: acct, DB: db, Changes: news, Authority: authority, Log: log})
+	s.background(r.certificates.Run)
+	cfg.Registry.Limits = cfg.Limits
+	r.registry = registry.New(cfg.Registry, registry.Deps{Account: acct, DB: db, Changes: news, Certificates: r.certificates, Log: log})
+	r.policies = policy.New(cfg.Policy, policy.Deps{
+		Account: acct, DB: db, Changes: news, Principals: r.certificates, Things: r.registry, Groups: r.registry, Log: log,
+	})
+	r.certificates.Use(r.policies, r.registry)
+	r.templates = provision.New(cfg.Provision, provision.Deps{
+		Account: acct, DB: db, Issuer: r.certificates, Certificates: r.certificates, Things: r.registry, Groups: r.registry,
+		BillingGroups: r.registry, Policies: r.policies, Publisher: late, Tags: r.registry, Log: log,
+	})
+	cfg.Shadow.Limits, cfg.Shadow.Log = cfg.Limits, log
+	r.shadows = shadow.New(db, r.registry, late, cfg.Shadow)
+	r.rules, err = rules.New(cfg.Rules, rules.Deps{
+		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
+		Archive: dir.file("archive"), Objects: dir.file("objects"), Log: log, Metrics: metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.account = account.New(account.Deps{DB: db, Endpoint: s.endpoint})
+
+	// The doors.
+	door := api.New(cfg.API, api.Deps{Account: acct, Keys: keys, Log: log, Metrics: metrics})
+	cfg.Gateway.MQTTAddr, cfg.Gateway.HTTPSAddr = cfg.MQTTAddr, cfg.HTTPSAddr
+	cfg.Gateway.Limits, cfg.Gateway.NodeID = cfg.Limits, nodeID
+	reserved := &mqtt.Mux{}
+	reserved.Handle("$aws/things/+/shadow/#", r.shadows.ServeMQTT)
+	for _, f := range provision.Filters() {
+		reserved.Handle(f, r.templates.ServeMQTT)
+	}
+	r.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{
+		Account: acct, DB: db, Bus: news, Principals: r.certificates, Policies: r.policies, Reserved: reserved, Rules: r.rules,
+		TLS: certificates.TLS(), HTTP: door.Device(r.certificates, r.policies), Log: log, Metrics: metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	late.Gateway = r.gateway
+	route(door, &r)
+	if err := r.rules.Start(ctx); err != nil {
+		return nil, err
+	}
+	s.onClose(r.rules.Close)
+	if err := r.gateway.Start(ctx); err != nil {
+		return nil, err
+	}
+	s.onClose(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+		defer cancel()
+		return r.gateway.Close(ctx)
+	})
+	outer := http.NewServeMux()
+	observe.Mount(outer, &s.health, metrics)
+	outer.Handle("/", door)
+	l, err := net.Listen("tcp", cfg.APIAddr)
+	if err != nil {
+		return nil, fmt.Errorf("api-addr: %w", err)
+	}
+	addrs := r.gateway.Addrs()
+	s.endpoints = Endpoints{
+		MQTT: addrs.MQTT.String(), HTTPS: addrs.HTTPS.String(),
+		API: "http://" + l.Addr().String(), NATS: news.URL(), PID: os.Getpid(),
+	}
+	if addrs.Plain != nil {
+		s.endpoints.MQTTPlain = addrs.Plain.String()
+	}
+	s.serve(l, api.HTTPServer(outer, cfg.API, log))
+	s.health.SetReady(true)
+	s.onClose(func() error { s.health.SetReady(false); return dir.removeEndpoints() })
+	return s, dir.writeEndpoints(s.endpoints)
+}
+
+// endpoint is the address that devices use for an endpoint type of AWS: the public
+// host, with the port unless it is MQTT's own.
+func (s *Server) endpoint(kind string) string {
+	if kind == "iot:CredentialProvider" || kind == "iot:Jobs" {
+		return ""
+	}
+	_, port, err := net.SplitHostPort(s.endpoints.MQTT)
+	if err != nil || port == "8883" {
+		return s.cfg.PublicHost
+	}
+	return net.JoinHostPort(s.cfg.PublicHost, port)
+}
+
+// onClose has fn run by Close, before what was registered earlier.
+func (s *Server) onClose(fn func() error) { s.closers = append(s.closers, fn) }
+
+// background runs fn until Close.
+func (s *Server) background(fn func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fn(ctx)
+	}()
+	s.onClose(func() error { cancel(); <-done; return nil })
+}
+
+// serve serves HTTP until Close.
+func (s *Server) serve(l net.Listener, h *http.Server) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- fmt.Errorf("api: %w", err)
+		}
+	}()
+	s.onClose(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+		defer cancel()
+		err := h.Shutdown(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = h.Close()
+		}
+		<-done
+		return err
+	})
+}
+
+// Endpoints is where the server listens.
+func (s *Server) Endpoints() Endpoints { return s.endpoints }
+
+// Account is the account and region that the server plays.
+func (s *Server) Account() aws.Account {
+	return aws.Account{ID: s.cfg.Account, Region: s.cfg.Region}
+}
+
+// Failed gives the error of a part that has ended by itself; the server is to be
+// closed then.
+func (s *Server) Failed() <-chan error { return s.failed }
+
+// Close drains connections and stops everything. It may be called again.
+func (s *Server) Close() error {
+	s.once.Do(func() {
+		for i := len(s.closers) - 1; i >= 0; i-- {
+			s.closed = errors.Join(s.closed, s.closers[i]())
+		}
+	})
+	return s.closed
+}
