@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,8 +136,8 @@ func (b *Bus) startServer() error {
 	b.srv, err = server.NewServer(&server.Options{
 		ServerName: "flotilla-" + b.cfg.NodeID,
 		Host:       host, Port: p,
-		Username: user, Password: b.cfg.Password,
-		JetStream: true, StoreDir: filepath.Join(b.cfg.Dir, "nats"),
+		CustomClientAuthentication: credentials{user, b.cfg.Password},
+		JetStream:                  true, StoreDir: filepath.Join(b.cfg.Dir, "nats"),
 		NoSigs: true, NoLog: true,
 		MaxPayload:     8 << 20,
 		MaxControlLine: 4096,
@@ -249,6 +250,15 @@ func (b *Bus) Healthy() error {
 		return fmt.Errorf("bus: %s", s)
 	}
 	return nil
+}
+
+// credentials are the only ones that the embedded server takes.
+type credentials struct{ user, password string }
+
+// Check implements server.Authentication.
+func (c credentials) Check(client server.ClientAuthentication) bool {
+	o := client.GetOpts()
+	return subtle.ConstantTimeCompare([]byte(o.Username), []byte(c.user))&subtle.ConstantTimeCompare([]byte(o.Password), []byte(c.password)) == 1
 }
 
 // serverLog passes what the embedded server has to say on.
