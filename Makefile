@@ -1,0 +1,52 @@
+# What people and .ci/run call. Needs Go alone, but for test-clients, test-cluster
+# and the benchmarks, which say what they miss.
+GO ?= go
+FUZZTIME ?= 60s
+
+.PHONY: build test lint test-cluster test-clients fuzz generate bench-gateway bench-idle bench-shadow bench-provision
+
+build: ## the one static binary, in bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/flotilla ./cmd/flotilla
+
+# Packages without goroutines of their own run without the race detector: it finds
+# nothing there and costs minutes.
+PURE := ./internal/aws/... ./internal/mqtt ./internal/policy/lang ./internal/rules/sql ./internal/shadow/doc ./internal/provision/template ./internal/archtest ./cmd/...
+# Suites with programs that this project did not write have targets of their own.
+CLIENTS := flotilla/test/clients
+
+test: ## everything that needs Go alone
+	$(GO) test -shuffle=on $(PURE)
+	$(GO) test -race -shuffle=on $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PURE) $(CLIENTS))")
+
+lint: ## formatting, vet, staticcheck
+	@files=$$($(GO) tool gofumpt -l cmd internal test bench); if [ -n "$$files" ]; then echo "gofumpt would change:"; echo "$$files"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+test-clients: ## AWS CLI, boto3, mosquitto's clients against a real server
+	$(GO) test -count=1 -v ./test/clients/...
+
+test-cluster: ## two nodes over PostgreSQL and an external NATS server
+	./test/cluster.sh
+
+fuzz: ## each fuzz target for FUZZTIME
+	@set -e; for dir in $$(grep -rlE '^func Fuzz' --include=*_test.go internal | xargs -n1 dirname | sort -u); do \
+	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | sed 's/^func //'); do \
+	    echo "== $$dir $$f"; $(GO) test -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZTIME) ./$$dir; done; done
+
+generate: ## code and pages that are written by programs
+	$(GO) generate ./...
+	$(GO) run ./cmd/flotilla config-doc > docs/config.md
+	$(GO) test ./internal/server -run TestCoverage -update
+
+bench-gateway: ## messages a second and server CPU beside mosquitto (on PATH)
+	python3 bench/gateway.py
+
+bench-idle: ## memory and CPU of 10,000 mutual-TLS connections
+	python3 bench/gateway.py --reps 5 idle-10k
+
+bench-shadow: ## durable shadow updates through MQTT
+	$(GO) run ./bench/shadow
+
+bench-provision: ## the whole claim flow
+	$(GO) run ./bench/provision

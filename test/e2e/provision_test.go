@@ -1,0 +1,153 @@
+package e2e_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+
+	"flotilla/internal/server/servertest"
+)
+
+const template = `{
+  "Parameters": {"SerialNumber": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}},
+  "Resources": {
+    "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Fn::Join": ["-", ["pump", {"Ref": "SerialNumber"}]]}}},
+    "certificate": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "Active"}},
+    "policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "device"}}
+  },
+  "DeviceConfiguration": {"interval": "30"}
+}`
+
+var claimPolicy = []string{
+	"iot:Connect client/*", "iot:Publish topic/$aws/certificates/*,topic/$aws/provisioning-templates/pumps/*",
+	"iot:Receive topic/$aws/certificates/*,topic/$aws/provisioning-templates/pumps/*",
+	"iot:Subscribe topicfilter/$aws/certificates/*,topicfilter/$aws/provisioning-templates/pumps/*",
+}
+
+func makeTemplate(t *testing.T, n *servertest.Node) {
+	t.Helper()
+	doc := servertest.PolicyDocument(n.Account(), "iot:Connect client/${iot:Connection.Thing.ThingName}", "iot:Publish topic/test/${iot:Connection.Thing.ThingName}")
+	if _, err := n.IoT().CreatePolicy(t.Context(), &iot.CreatePolicyInput{PolicyName: new("device"), PolicyDocument: &doc}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.IoT().CreateProvisioningTemplate(t.Context(), &iot.CreateProvisioningTemplateInput{
+		TemplateName: new("pumps"), TemplateBody: new(template), Enabled: new(true), ProvisioningRoleArn: new("arn:aws:iam::123456789012:role/p"),
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type provisioningAnswer struct {
+	CertificateID, CertificatePem, PrivateKey, CertificateOwnershipToken, ThingName string
+	DeviceConfiguration                                                             map[string]string
+	StatusCode                                                                      int
+	ErrorCode, ErrorMessage                                                         string
+}
+
+func ask(t *testing.T, d *device5, topic string, body any) (a provisioningAnswer) {
+	t.Helper()
+	d.subscribe(t, 1, topic+"/accepted", topic+"/rejected")
+	b, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.publish(t, topic, string(b), 1)
+	m := d.next(t)
+	if err := json.Unmarshal(m.Payload, &a); err != nil {
+		t.Fatalf("%s: %v", m.Topic, err)
+	}
+	return a
+}
+
+func TestProvisionByClaim(t *testing.T) {
+	d := servertest.Start(t)
+	makeTemplate(t, d.Node(0))
+	claim := d.Node(0).Identity(t, "claim", claimPolicy...)
+	c := connect5(t, d.Node(1), claim, "claim-1")
+	spy := connect5(t, d.Node(0), claim, "claim-2")
+	spy.subscribe(t, 1, "$aws/certificates/create/json/accepted")
+
+	created := ask(t, c, "$aws/certificates/create/json", struct{}{})
+	pair, err := tls.X509KeyPair([]byte(created.CertificatePem), []byte(created.PrivateKey))
+	if err != nil {
+		t.Fatalf("%v in %+v", err, created)
+	}
+	request := map[string]any{"certificateOwnershipToken": created.CertificateOwnershipToken, "parameters": map[string]string{"SerialNumber": "1"}}
+	done := ask(t, c, "$aws/provisioning-templates/pumps/provision/json", request)
+	if done.ThingName != "pump-1" || done.DeviceConfiguration["interval"] != "30" {
+		t.Fatalf("%+v", done)
+	}
+	// Once only.
+	if again := ask(t, c, "$aws/provisioning-templates/pumps/provision/json", request); again.StatusCode < 400 {
+		t.Errorf("the token was taken twice: %+v", again)
+	}
+	// The device is itself now.
+	self := connect5(t, d.Node(0), servertest.Identity{TLS: pair}, "pump-1")
+	self.publish(t, "test/pump-1", "hello", 1)
+	select {
+	case m := <-spy.got:
+		t.Errorf("another claim saw the answer on %s", m.Topic)
+	default:
+	}
+}
+
+func TestProvisionWithCSR(t *testing.T) {
+	d := servertest.Start(t)
+	makeTemplate(t, d.Node(0))
+	c := connect5(t, d.Node(1), d.Node(0).Identity(t, "claim", claimPolicy...), "claim-1")
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "pump"}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+	created := ask(t, c, "$aws/certificates/create-from-csr/json", map[string]string{"certificateSigningRequest": csr})
+	if created.PrivateKey != "" || created.CertificatePem == "" {
+		t.Fatalf("%+v", created)
+	}
+	// A token is of use to none but the connection it was given to.
+	thief := connect5(t, d.Node(0), d.Node(0).Identity(t, "claim2", claimPolicy...), "claim-9")
+	request := map[string]any{"certificateOwnershipToken": created.CertificateOwnershipToken, "parameters": map[string]string{"SerialNumber": "2"}}
+	if stolen := ask(t, thief, "$aws/provisioning-templates/pumps/provision/json", request); stolen.StatusCode < 400 {
+		t.Errorf("another connection used the token: %+v", stolen)
+	}
+	if done := ask(t, c, "$aws/provisioning-templates/pumps/provision/json", request); done.ThingName != "pump-2" {
+		t.Errorf("%+v", done)
+	}
+	block, _ := pem.Decode([]byte(created.CertificatePem))
+	connect5(t, d.Node(1), servertest.Identity{TLS: tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}}, "pump-2")
+}
+
+func TestTrustedUserClaim(t *testing.T) {
+	d := servertest.Start(t)
+	makeTemplate(t, d.Node(0))
+	made, err := d.Node(0).IoT().CreateProvisioningClaim(t.Context(), &iot.CreateProvisioningClaimInput{TemplateName: new("pumps")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair([]byte(*made.CertificatePem), []byte(*made.KeyPair.PrivateKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := connect5(t, d.Node(1), servertest.Identity{TLS: pair}, "phone")
+	created := ask(t, c, "$aws/certificates/create/json", struct{}{})
+	request := map[string]any{"certificateOwnershipToken": created.CertificateOwnershipToken, "parameters": map[string]string{"SerialNumber": "3"}}
+	if done := ask(t, c, "$aws/provisioning-templates/pumps/provision/json", request); done.ThingName != "pump-3" {
+		t.Errorf("%+v", done)
+	}
+	// It can do nothing else.
+	if _, err := c.Publish(deadline(t), publish5("test/x")); err == nil {
+		t.Error("a claim certificate published telemetry")
+	}
+}
