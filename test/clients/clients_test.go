@@ -110,7 +110,7 @@ func TestAWSCLI(t *testing.T) {
 	e := env(n)
 	cli := func(args ...string) map[string]any {
 		t.Helper()
-		out := run(t, e, aws, append(args, "--output", "json")...)
+		out := run(t, e, aws, append(args, "--output", "json", "--endpoint-url", n.Endpoints().API)...)
 		got := map[string]any{}
 		if strings.TrimSpace(out) != "" {
 			if err := json.Unmarshal([]byte(out), &got); err != nil {
@@ -119,6 +119,10 @@ func TestAWSCLI(t *testing.T) {
 		}
 		return got
 	}
+	refused := func(args ...string) (string, error) {
+		t.Helper()
+		return try(t, e, aws, append(args, "--endpoint-url", n.Endpoints().API)...)
+	}
 	thing := cli("iot", "create-thing", "--thing-name", "pump-1", "--attribute-payload", `{"attributes":{"site":"berlin"}}`)
 	if thing["thingName"] != "pump-1" || !strings.HasPrefix(fmt.Sprint(thing["thingArn"]), "arn:aws:iot:us-east-1:123456789012:thing/") {
 		t.Errorf("create-thing: %v", thing)
@@ -126,7 +130,7 @@ func TestAWSCLI(t *testing.T) {
 	if got := cli("iot", "list-things", "--attribute-name", "site", "--attribute-value", "berlin"); len(got["things"].([]any)) != 1 {
 		t.Errorf("list-things: %v", got)
 	}
-	if out, err := try(t, e, aws, "iot", "describe-thing", "--thing-name", "nothing"); err == nil || !strings.Contains(out, "ResourceNotFoundException") {
+	if out, err := refused("iot", "describe-thing", "--thing-name", "nothing"); err == nil || !strings.Contains(out, "ResourceNotFoundException") {
 		t.Errorf("describe-thing of nothing: %s", out)
 	}
 	if got := cli("iot", "describe-endpoint", "--endpoint-type", "iot:Data-ATS"); got["endpointAddress"] == "" {
@@ -142,18 +146,22 @@ func TestAWSCLI(t *testing.T) {
 	}
 	rule := `{"sql":"SELECT * FROM 'a/b'","actions":[{"republish":{"roleArn":"arn:aws:iam::123456789012:role/r","topic":"c/d"}}]}`
 	cli("iot", "create-topic-rule", "--rule-name", "again", "--topic-rule-payload", rule)
-	if out, err := try(t, e, aws, "iot", "create-topic-rule", "--rule-name", "bad", "--topic-rule-payload", strings.Replace(rule, "FROM", "FORM", 1)); err == nil || !strings.Contains(out, "SqlParseException") {
+	if out, err := refused("iot", "create-topic-rule", "--rule-name", "bad", "--topic-rule-payload", strings.Replace(rule, "FROM", "FORM", 1)); err == nil || !strings.Contains(out, "SqlParseException") {
 		t.Errorf("a rule that does not parse: %s", out)
 	}
 	file := filepath.Join(t.TempDir(), "out.json")
-	cli("iot-data", "update-thing-shadow", "--thing-name", "pump-1", "--cli-binary-format", "raw-in-base64-out",
-		"--payload", `{"state":{"desired":{"on":true}}}`, file)
+	payload := filepath.Join(t.TempDir(), "payload.json")
+	if err := os.WriteFile(payload, []byte(`{"state":{"desired":{"on":true}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cli("iot-data", "update-thing-shadow", "--thing-name", "pump-1", "--payload", "fileb://"+payload, file)
 	cli("iot-data", "get-thing-shadow", "--thing-name", "pump-1", file)
 	if b, err := os.ReadFile(file); err != nil || !strings.Contains(string(b), `"desired":{"on":true}`) {
 		t.Errorf("get-thing-shadow: %s %v", b, err)
 	}
-	cli("iot-data", "publish", "--topic", "a/b", "--qos", "1", "--cli-binary-format", "raw-in-base64-out", "--payload", "{}")
-	if out, err := try(t, append(e, "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=wrong"), aws, "iot", "list-things"); err == nil || !strings.Contains(out, "UnrecognizedClientException") {
+	cli("iot-data", "publish", "--topic", "a/b", "--qos", "1", "--payload", "fileb://"+payload)
+	e = append(e, "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=wrong")
+	if out, err := refused("iot", "list-things"); err == nil || !strings.Contains(out, "UnrecognizedClientException") {
 		t.Errorf("an unknown key: %s", out)
 	}
 }

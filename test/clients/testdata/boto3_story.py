@@ -1,10 +1,12 @@
 """Provisions a thing through boto3 and reads back what it made."""
 import json
+import os
 
 import boto3
 
-iot = boto3.client("iot")
-data = boto3.client("iot-data")
+endpoint = os.environ["AWS_ENDPOINT_URL"]  # older boto3 does not read it by itself
+iot = boto3.client("iot", endpoint_url=endpoint)
+data = boto3.client("iot-data", endpoint_url=endpoint)
 account = "123456789012"
 
 iot.create_thing_type(thingTypeName="pump", thingTypeProperties={"searchableAttributes": ["model"]})
@@ -30,8 +32,14 @@ except iot.exceptions.CertificateStateException:
     pass
 
 template = json.dumps({
-    "Parameters": {"SerialNumber": {"Type": "String"}},
-    "Resources": {"thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "SerialNumber"}}}},
+    "Parameters": {"SerialNumber": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}},
+    "Resources": {
+        "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "SerialNumber"}}},
+        "certificate": {
+            "Type": "AWS::IoT::Certificate",
+            "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "Active"},
+        },
+    },
 })
 iot.create_provisioning_template(
     templateName="t", templateBody=template, enabled=True, provisioningRoleArn="arn:aws:iam::%s:role/r" % account)
