@@ -48,7 +48,7 @@ func appendMessage(dst []byte, m *mqtt.Message, source bool) []byte {
 	if m.Retain {
 		flags |= flagRetain
 	}
-	if m.Properties != nil {
+	if !empty(m.Properties) {
 		flags |= flagProperties
 	}
 	if source {
@@ -128,7 +128,9 @@ func Parse(b []byte) (*mqtt.Message, error) {
 		if err != nil {
 			return nil, errors.Join(ErrMalformed, err)
 		}
-		m.Properties = p
+		if !empty(p) {
+			m.Properties = p
+		}
 	}
 	if flags&flagSource != 0 {
 		m.Source.ClientID = string(r.text(maxText))
@@ -154,6 +156,11 @@ func Parse(b []byte) (*mqtt.Message, error) {
 		m.Payload = r.b
 	}
 	return m, nil
+}
+
+func empty(p *mqtt.PublishProperties) bool {
+	return p == nil || p.PayloadFormat == nil && p.MessageExpiry == nil && p.ContentType == "" && p.ResponseTopic == "" &&
+		p.CorrelationData == nil && len(p.UserProperties) == 0
 }
 
 // protocol spares a copy of the names in use.
