@@ -24,7 +24,9 @@ func failures(t *testing.T, w *world) (out []string) {
 	t.Helper()
 	for _, m := range w.out.all() {
 		if m.Topic == "err" {
-			got := decode[struct{ Failures []struct{ ErrorMessage string } }](t, m.Payload)
+			got := decode[struct {
+				Failures []struct{ ErrorMessage string }
+			}](t, m.Payload)
 			out = append(out, got.Failures[0].ErrorMessage)
 		}
 	}
@@ -146,8 +148,8 @@ func TestStreamOfOthers(t *testing.T) {
 	for range 5 {
 		w.mustPublish(t, e, "in", `{}`)
 	}
-	w.streamed(t, "s", 3)
 	eventually(t, "the outbox to be empty", func() bool { return w.pending(t) == 0 })
+	w.streamed(t, "s", 3)
 	if err := js.DeleteStream(t.Context(), "s"); err != nil {
 		t.Fatal(err)
 	}
@@ -191,9 +193,7 @@ func TestFirehoseBatches(t *testing.T) {
 		return len(names), rows
 	}
 	eventually(t, "two files", func() bool { _, rows := count(); return rows == 20 })
-	if n := w.pending(t); n != 5 {
-		t.Errorf("%d rows wait, want 5", n)
-	}
+	eventually(t, "five rows to wait", func() bool { return w.pending(t) == 5 })
 	// What waits survives the engine, and goes when it is old enough.
 	stop(t, e)
 	w.cfg.FirehoseInterval = 50 * time.Millisecond

@@ -3,6 +3,7 @@ package rules_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -72,4 +73,31 @@ func BenchmarkToStream(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)/stored.Seconds(), "acknowledged/s")
 	b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "streamed/s")
+}
+
+// BenchmarkLatency is the time from a message to a consumer of its stream, its own
+// commit included, while nothing else goes on.
+func BenchmarkLatency(b *testing.B) {
+	w := newWorld(b, openDB(b))
+	e := w.start(b)
+	create(b, e, "r", payload(benchSQL, kinesis("s", "${topic(2)}")))
+	got, err := w.bus.Conn().SubscribeSync("kinesis.s.>")
+	if err != nil {
+		b.Fatal(err)
+	}
+	m := benchMessage()
+	var took []time.Duration
+	for b.Loop() {
+		start := time.Now()
+		if err := w.publishMessage(e, m); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := got.NextMsg(10 * time.Second); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
 }

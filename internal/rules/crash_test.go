@@ -135,7 +135,7 @@ func TestStreamDropsRepeats(t *testing.T) {
 func TestNodes(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
-		w.cfg.Lease, w.cfg.Drain = 300*time.Millisecond, time.Millisecond
+		w.cfg.Lease, w.cfg.Drain = 1500*time.Millisecond, time.Millisecond
 		one := w.start(t)
 		other, err := bus.Open(t.Context(), bus.Config{NATS: w.bus.URL(), NodeID: "n2"})
 		if err != nil {
@@ -151,7 +151,7 @@ func TestNodes(t *testing.T) {
 			start := time.Now()
 			eventually(t, what, func() bool { some, _ := two.Selects("in"); return some == want })
 			if d := time.Since(start); d > time.Second {
-				t.Errorf("%s took %v", what, d)
+				t.Errorf("%s took %v to be followed", what, d)
 			}
 			if g := two.Generation(); g == generation {
 				t.Errorf("%s: the generation is the same", what)
@@ -208,7 +208,7 @@ func TestNodes(t *testing.T) {
 // A node that was taken for gone notices, and begins anew.
 func TestTakenForGone(t *testing.T) {
 	w := newWorld(t, openDB(t))
-	w.cfg.Lease = 300 * time.Millisecond
+	w.cfg.Lease = 1500 * time.Millisecond
 	e := w.start(t)
 	create(t, e, "r", payload("SELECT * FROM 'in'", republish("out")))
 	w.mustPublish(t, e, "in", "0")

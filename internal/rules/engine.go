@@ -55,6 +55,7 @@ type Config struct {
 
 	OutboxRows  int64         `name:"rules.outbox-rows" default:"1000000" help:"Most messages that wait for one action of a rule, on one node; further ones are refused."`
 	OutboxBytes int64         `name:"rules.outbox-bytes" default:"1073741824" help:"Most bytes that wait for one action of a rule, on one node; further messages are refused."`
+	OutboxTotal int64         `name:"rules.outbox-total" default:"8589934592" help:"Most bytes that wait for all actions together, on one node; further messages are refused."`
 	RetryFor    time.Duration `name:"rules.retry-for" default:"10m" help:"How long an action is tried for a message before the rule's errorAction gets it."`
 	KeepFor     time.Duration `name:"rules.keep-for" default:"24h" help:"How long an action is tried for a message when the rule has no errorAction; then it is dropped."`
 	Timeout     time.Duration `name:"rules.timeout" default:"30s" help:"How long one attempt at an action may take."`
@@ -79,6 +80,7 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxRules, 1000)
 	set(&c.OutboxRows, 1_000_000)
 	set(&c.OutboxBytes, 1<<30)
+	set(&c.OutboxTotal, 8<<30)
 	set(&c.RetryFor, 10*time.Minute)
 	set(&c.KeepFor, 24*time.Hour)
 	set(&c.Timeout, 30*time.Second)
@@ -140,6 +142,7 @@ type Engine struct {
 
 	queuesMu sync.Mutex
 	queues   map[int64]*queue // by action id
+	bytes    atomic.Int64     // that wait in all queues
 
 	writer   atomic.Pointer[writerState] // nil before Start
 	observed map[int64]observation       // writers of other nodes

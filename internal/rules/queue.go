@@ -69,13 +69,23 @@ func (e *Engine) newQueue(a actionRecord) *queue {
 
 // full tells that the queue takes no more. What is being committed comes on top.
 func (q *queue) full() bool {
-	return q.rows.Load() >= q.e.cfg.OutboxRows || q.bytes.Load() >= q.e.cfg.OutboxBytes
+	c := &q.e.cfg
+	return q.rows.Load() >= c.OutboxRows || q.bytes.Load() >= c.OutboxBytes || q.e.bytes.Load() >= c.OutboxTotal
 }
+
+// count adds to what waits.
+func (q *queue) count(rows, bytes int64) {
+	q.rows.Add(rows)
+	q.bytes.Add(bytes)
+	q.e.bytes.Add(bytes)
+}
+
+// settle takes a row from what waits.
+func (q *queue) settle(size int) { q.count(-1, -int64(size)) }
 
 // committed hears of a row of this node's writer.
 func (q *queue) committed(bytes int64) {
-	q.rows.Add(1)
-	q.bytes.Add(bytes)
+	q.count(1, bytes)
 	q.wake()
 }
 
@@ -85,8 +95,7 @@ func (q *queue) adopt(writer, rows, bytes int64) {
 	if !slices.ContainsFunc(q.lanes, func(l *lane) bool { return l.writer == writer }) {
 		q.lanes = append(q.lanes, &lane{writer: writer})
 		slices.SortFunc(q.lanes, func(a, b *lane) int { return int(min(1, max(-1, a.writer-b.writer))) })
-		q.rows.Add(rows)
-		q.bytes.Add(bytes)
+		q.count(rows, bytes)
 	}
 	q.mu.Unlock()
 	q.wake()
@@ -279,10 +288,18 @@ func (q *queue) linger(oldest time.Time) bool {
 	return true
 }
 
+// failed is an entry that no attempt is left for, and why.
+type failed struct {
+	*entry
+	size  int
+	cause error
+}
+
 // execute does a batch; false means that the engine stops.
 func (q *queue) execute(l *lane, entries []entry, sizes []int) bool {
 	pauses := newBackoff()
 	records := make([]action.Record, 0, len(entries))
+	var fails []failed // not handed on yet; all before them is done
 	for len(entries) > 0 {
 		records = records[:0]
 		for i := range entries {
@@ -298,6 +315,10 @@ func (q *queue) execute(l *lane, entries []entry, sizes []int) bool {
 			err = action.Permanent(q.unexecutable(&entries[0]))
 		}
 		if done > 0 {
+			if !q.handOn(l, fails) {
+				return false
+			}
+			fails = nil
 			q.counters.success.Add(float64(done))
 			q.attempts.Store(0)
 			pauses.Reset()
@@ -312,17 +333,16 @@ func (q *queue) execute(l *lane, entries []entry, sizes []int) bool {
 		}
 		q.note(err)
 		if action.IsPermanent(err) || q.hopeless(&entries[0]) {
-			if !q.fail(l, &entries[0], sizes[0], err) {
-				return false
-			}
+			fails = append(fails, failed{&entries[0], sizes[0], err})
 			entries, sizes = entries[1:], sizes[1:]
 			continue
 		}
-		if !q.e.pause(pauses.NextBackOff()) {
+		if !q.handOn(l, fails) || !q.e.pause(pauses.NextBackOff()) {
 			return false
 		}
+		fails = nil
 	}
-	return true
+	return q.handOn(l, fails)
 }
 
 // unexecutable tells why no attempt can be made at an entry.
@@ -365,9 +385,8 @@ func (q *queue) note(err error) {
 // done notes that all rows up to an id are executed, and has them deleted.
 func (q *queue) done(l *lane, through int64, sizes []int) {
 	l.after = through
-	q.rows.Add(-int64(len(sizes)))
 	for _, s := range sizes {
-		q.bytes.Add(-int64(s))
+		q.settle(s)
 	}
 	q.deletes <- struct{}{}
 	q.e.d.DB.WriteAsync(func(_ context.Context, tx store.Tx) error {
@@ -380,45 +399,54 @@ func (q *queue) done(l *lane, through int64, sizes []int) {
 	})
 }
 
-// fail hands a message to the error action, or drops it, in the commit that
-// deletes it; false means that the engine stops first.
-func (q *queue) fail(l *lane, e *entry, size int, cause error) bool {
+// handOn gives failed messages to the error action, or drops them, in the commit
+// that deletes them; false means that the engine stops first.
+func (q *queue) handOn(l *lane, fails []failed) bool {
+	if len(fails) == 0 {
+		return true
+	}
 	to := q.errors.Load()
 	var rows []outboxRow
-	if to != nil && e.failure != nil {
-		n := q.failureEntry(e, cause)
-		rows = []outboxRow{{to, appendEntry(make([]byte, 0, entrySize(n)), n)}}
+	if to != nil {
+		for _, f := range fails {
+			if f.failure != nil {
+				n := q.failureEntry(f.entry, f.cause)
+				rows = append(rows, outboxRow{to, appendEntry(make([]byte, 0, entrySize(n)), n)})
+			}
+		}
 		for to.full() {
 			if !q.e.pause(250 * time.Millisecond) {
 				return false
 			}
 		}
 	}
+	last := fails[len(fails)-1].ID
 	pauses := newBackoff()
 	for {
 		err := q.e.d.DB.Write(q.e.ctx, func(ctx context.Context, tx store.Tx) error {
-			if rows != nil {
+			if len(rows) > 0 {
 				if err := q.e.owe(rows)(ctx, tx); err != nil {
 					return err
 				}
 			}
-			return deleteRows(tx, q.id, l.writer, e.ID)
+			return deleteRows(tx, q.id, l.writer, last)
 		})
 		if err == nil {
 			break
 		}
-		q.e.log.Warn("rules: a failed message could not be handed on", "rule", q.rule, "action", q.kind, "err", err)
+		q.e.log.Warn("rules: failed messages could not be handed on", "rule", q.rule, "action", q.kind, "err", err)
 		if !q.e.pause(pauses.NextBackOff()) {
 			return false
 		}
 	}
-	l.after = e.ID
-	q.rows.Add(-1)
-	q.bytes.Add(-int64(size))
-	q.counters.failure.Inc()
-	if rows == nil {
-		q.counters.dropped.Inc()
-		q.e.log.Error("rules: a message was dropped: its action failed for good", "rule", q.rule, "action", q.kind, "topic", e.Topic, "err", cause)
+	l.after = last
+	q.counters.failure.Add(float64(len(fails)))
+	for _, f := range fails {
+		q.settle(f.size)
+		if to == nil || f.failure == nil {
+			q.counters.dropped.Inc()
+			q.e.log.Error("rules: a message was dropped: its action failed for good", "rule", q.rule, "action", q.kind, "topic", f.Topic, "err", f.cause)
+		}
 	}
 	return true
 }

@@ -48,6 +48,7 @@ func (e *Engine) startWriter(ctx context.Context) error {
 	for _, q := range e.queues {
 		if old != nil {
 			q.abandon(old.id)
+			q.count(-q.rows.Load(), -q.bytes.Load()) // another node's now
 		}
 		q.adopt(w.id, 0, 0)
 	}
