@@ -135,15 +135,17 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	cfg.Registry.Limits = cfg.Limits
 	r.registry = registry.New(cfg.Registry, registry.Deps{Account: acct, DB: db, Changes: news, Certificates: r.certificates, Log: log})
 	r.policies = policy.New(cfg.Policy, policy.Deps{
-		Account: acct, DB: db, Changes: news, Principals: r.certificates, Things: r.registry, Groups: r.registry, Log: log,
+		Account: acct, DB: db, Changes: news, Principals: r.certificates, Things: r.registry, Groups: r.registry, Tags: r.registry, Log: log,
 	})
 	r.certificates.Use(r.policies, r.registry)
 	r.templates = provision.New(cfg.Provision, provision.Deps{
 		Account: acct, DB: db, Issuer: r.certificates, Certificates: r.certificates, Things: r.registry, Groups: r.registry,
 		BillingGroups: r.registry, Policies: r.policies, Publisher: late, Tags: r.registry, Log: log,
 	})
+	s.background(r.templates.Run)
 	cfg.Shadow.Limits, cfg.Shadow.Log = cfg.Limits, log
 	r.shadows = shadow.New(db, r.registry, late, cfg.Shadow)
+	s.background(func(ctx context.Context) { _ = r.shadows.Run(ctx) }) // ends with ctx alone
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
 		Archive: dir.file("archive"), Objects: dir.file("objects"), Log: log, Metrics: metrics,
@@ -151,6 +153,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	if err != nil {
 		return nil, err
 	}
+	r.registry.Use(r.policies, r.shadows, r.taggable())
 	r.account = account.New(account.Deps{DB: db, Endpoint: s.endpoint})
 
 	// The doors.

@@ -1,0 +1,27 @@
+package server
+
+import (
+	"context"
+
+	"flotilla/internal/aws/iot"
+	"flotilla/internal/registry"
+)
+
+// taggable names the resources of other rooms than the registry that may have
+// tags, by the first part of their ARN's resource.
+func (r *rooms) taggable() map[string]registry.Exists {
+	return map[string]registry.Exists{
+		"policy": func(ctx context.Context, name string) error {
+			_, err := r.policies.GetPolicy(ctx, &iot.GetPolicyRequest{PolicyName: name})
+			return err
+		},
+		"provisioningtemplate": func(ctx context.Context, name string) error {
+			_, err := r.templates.DescribeProvisioningTemplate(ctx, &iot.DescribeProvisioningTemplateRequest{TemplateName: name})
+			return err
+		},
+		"rule": func(ctx context.Context, name string) error {
+			_, err := r.rules.GetTopicRule(ctx, &iot.GetTopicRuleRequest{RuleName: name})
+			return err
+		},
+	}
+}
