@@ -113,4 +113,12 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, iotdata.ListNamedShadowsForThing, r.shadows.ListNamedShadowsForThing)
 	api.Handle(s, iotdata.UpdateThingShadow, r.shadows.UpdateThingShadow)
 
+	// Messages and connections.
+	data := r.gateway.DataPlane()
+	api.Handle(s, iotdata.DeleteConnection, data.DeleteConnection)
+	api.Handle(s, iotdata.GetConnection, data.GetConnection)
+	api.Handle(s, iotdata.GetRetainedMessage, data.GetRetainedMessage)
+	api.Handle(s, iotdata.ListRetainedMessages, data.ListRetainedMessages)
+	api.Handle(s, iotdata.ListSubscriptions, data.ListSubscriptions)
+	api.Handle(s, iotdata.Publish, data.Publish)
 }
