@@ -291,7 +291,7 @@ func (l *link) probe() {
 // repeat sends all unacknowledged frames again, if that was asked for.
 func (l *link) repeat() {
 	l.mu.Lock()
-	if !l.resend || time.Since(l.resentAt) < resendPause {
+	if !l.resend {
 		l.mu.Unlock()
 		return
 	}
@@ -344,7 +344,7 @@ func (l *link) acknowledged(number, upTo uint64, again bool) {
 			l.room = nil
 		}
 	}
-	if again {
+	if again && time.Since(l.resentAt) >= resendPause { // else it was said before that arrived
 		l.resend = true
 	}
 	more := again || len(l.ready) > 0 || l.open != nil
@@ -387,7 +387,7 @@ func (l *link) restart(number uint64) {
 // reconnected has all that was on its way sent again.
 func (l *link) reconnected() {
 	l.mu.Lock()
-	l.resend, l.resentAt = true, time.Time{}
+	l.resend = true
 	l.mu.Unlock()
 	l.signal()
 }

@@ -21,26 +21,29 @@ type Peer struct {
 	synced      chan struct{} // closed when its first announcement is complete
 	heard       atomic.Int64  // when, since the mesh began
 	filters     atomic.Int64
+	version     atomic.Pointer[string]
 
-	mu      sync.Mutex // what comes from it
-	version string
+	taking sync.Mutex // held while a frame is taken; before mu
+	theirs theirs
+
+	mu      sync.Mutex
 	dropped bool
-	theirs  theirs
 	inbound uint64 // the link that comes from it; 0 none yet
 	taken   uint64 // all frames up to here
 	due     bool   // an ack
 	again   bool   // it is to say that frames are missing
-	asked   time.Time
 }
 
 // ID is the node's.
 func (p *Peer) ID() string { return p.id }
 
 func (p *Peer) member() Member {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	version := ""
+	if v := p.version.Load(); v != nil {
+		version = *v
+	}
 	return Member{
-		Node: p.id, Version: p.version, Since: p.since, Filters: int(p.filters.Load()),
+		Node: p.id, Version: version, Since: p.since, Filters: int(p.filters.Load()),
 		InFlight: int(p.link.inFlight.Load()),
 	}
 }
@@ -90,9 +93,7 @@ func (m *Mesh) heardAlive(msg *nats.Msg) {
 		return
 	}
 	if p := m.heard(h); p != nil {
-		p.mu.Lock()
-		p.version = a.version
-		p.mu.Unlock()
+		p.version.Store(&a.version)
 	}
 }
 
@@ -175,8 +176,10 @@ func (m *Mesh) drop(p *Peer, why error, farewell bool) {
 		return
 	}
 	p.dropped = true
-	p.theirs.clear()
 	p.mu.Unlock()
+	p.taking.Lock()
+	p.theirs.clear()
+	p.taking.Unlock()
 
 	m.mu.Lock()
 	delete(m.peers, p.id)

@@ -25,24 +25,35 @@ func (m *Mesh) heardFrame(msg *nats.Msg) {
 	if p == nil {
 		return
 	}
+	p.taking.Lock()
+	defer p.taking.Unlock()
+	if p.begin(at) {
+		m.take(p, records)
+		p.mu.Lock()
+		p.taken++
+		p.mu.Unlock()
+	}
+	m.wakeAcks()
+}
+
+// begin tells whether a frame is the next, and notes what is to be answered.
+func (p *Peer) begin(at place) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.dropped || at.link < p.inbound {
-		return
+		return false
 	}
 	if at.link > p.inbound {
 		// The peer has begun anew: what it had announced does not count.
 		p.theirs.begin()
 		p.inbound, p.taken = at.link, 0
 	}
-	switch {
-	case at.seq == p.taken+1:
-		m.take(p, records)
-		p.taken++
-	case at.seq > p.taken+1:
-		p.again = true
-	}
 	p.due = true
+	p.again = p.again || at.seq > p.taken+1
+	return at.seq == p.taken+1
+}
+
+func (m *Mesh) wakeAcks() {
 	select {
 	case m.ackDue <- struct{}{}:
 	default:
@@ -128,10 +139,7 @@ func (p *Peer) askSync(m *Mesh) {
 	}
 	p.mu.Unlock()
 	if ask {
-		select {
-		case m.ackDue <- struct{}{}:
-		default:
-		}
+		m.wakeAcks()
 	}
 }
 
