@@ -10,6 +10,7 @@ import (
 
 	"flotilla/internal/api"
 	"flotilla/internal/bus"
+	"flotilla/internal/function"
 	"flotilla/internal/gateway"
 	"flotilla/internal/iam"
 	"flotilla/internal/identity"
@@ -45,6 +46,7 @@ type Config struct {
 	Registry  registry.Config  `embed:""`
 	Provision provision.Config `embed:""`
 	Shadow    shadow.Config    `embed:""`
+	Function  function.Config  `embed:""`
 	Rules     rules.Config     `embed:""`
 	Gateway   gateway.Config   `embed:""`
 }

@@ -15,6 +15,7 @@ import (
 	"flotilla/internal/api"
 	"flotilla/internal/aws"
 	"flotilla/internal/bus"
+	"flotilla/internal/function"
 	"flotilla/internal/gateway"
 	"flotilla/internal/iam"
 	"flotilla/internal/identity"
@@ -24,6 +25,7 @@ import (
 	"flotilla/internal/provision"
 	"flotilla/internal/registry"
 	"flotilla/internal/rules"
+	"flotilla/internal/rules/sql"
 	"flotilla/internal/shadow"
 	"flotilla/internal/store"
 )
@@ -138,9 +140,14 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		Account: acct, DB: db, Changes: news, Principals: r.certificates, Things: r.registry, Groups: r.registry, Tags: r.registry, Log: log,
 	})
 	r.certificates.Use(r.policies, r.registry)
+	functions, err := function.New(cfg.Function, function.Deps{Metrics: metrics})
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(func() error { functions.Close(); return nil })
 	r.templates = provision.New(cfg.Provision, provision.Deps{
 		Account: acct, DB: db, Issuer: r.certificates, Certificates: r.certificates, Things: r.registry, Groups: r.registry,
-		BillingGroups: r.registry, Policies: r.policies, Publisher: late, Tags: r.registry, Log: log,
+		BillingGroups: r.registry, Policies: r.policies, Publisher: late, Tags: r.registry, Hook: functions, Log: log,
 	})
 	s.background(r.templates.Run)
 	cfg.Shadow.Limits, cfg.Shadow.Log = cfg.Limits, log
@@ -148,7 +155,8 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	s.background(func(ctx context.Context) { _ = r.shadows.Run(ctx) }) // ends with ctx alone
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
-		Archive: dir.file("archive"), Objects: dir.file("objects"), Log: log, Metrics: metrics,
+		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}},
+		Archive:  dir.file("archive"), Objects: dir.file("objects"), Log: log, Metrics: metrics,
 	})
 	if err != nil {
 		return nil, err

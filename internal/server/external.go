@@ -1,0 +1,46 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"flotilla/internal/aws/iot"
+	"flotilla/internal/function"
+	"flotilla/internal/registry"
+	"flotilla/internal/shadow"
+)
+
+// What the rules' SQL reads from rooms. Roles are not assumed: a rule reads with the
+// rights of who made it.
+
+type sqlShadows struct{ *shadow.Shadows }
+
+func (s sqlShadows) GetThingShadow(ctx context.Context, thing, name, _ string) ([]byte, error) {
+	return s.ShadowDocument(ctx, thing, name)
+}
+
+type sqlRegistry struct{ *registry.Registry }
+
+func (r sqlRegistry) RegistryData(ctx context.Context, api, thing, _ string) ([]byte, error) {
+	var out any
+	var err error
+	switch api {
+	case "DescribeThing":
+		out, err = r.DescribeThing(ctx, &iot.DescribeThingRequest{ThingName: thing})
+	case "ListThingGroupsForThing":
+		out, err = r.ListThingGroupsForThing(ctx, &iot.ListThingGroupsForThingRequest{ThingName: thing})
+	default:
+		return nil, fmt.Errorf("get_registry_data of %s", api)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(out)
+}
+
+type sqlLambda struct{ *function.Functions }
+
+func (l sqlLambda) InvokeLambda(ctx context.Context, arn string, input []byte) ([]byte, error) {
+	return l.Invoke(ctx, arn, input)
+}
