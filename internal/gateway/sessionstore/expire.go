@@ -78,7 +78,7 @@ func (s *Store) expireSessions(ctx context.Context) (ended []Ended, n int, err e
 	if err != nil || !found {
 		return nil, 0, err
 	}
-	err = s.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+	err = s.write(ctx, func(ctx context.Context, tx store.Tx) error {
 		ended, n = nil, 0
 		rows, err := tx.Query(`DELETE FROM mqtt_session WHERE client_id IN
 			(SELECT client_id FROM mqtt_session WHERE expires <= $1 AND will IS NULL ORDER BY expires LIMIT $2) RETURNING client_id, number`, now, expireBatch)
@@ -116,7 +116,7 @@ func (s *Store) expireMessages(ctx context.Context) error {
 		if err != nil || !found {
 			return err
 		}
-		err = s.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+		err = s.write(ctx, func(ctx context.Context, tx store.Tx) error {
 			rows, err := tx.Query(`DELETE FROM mqtt_queue WHERE (session, id) IN
 				(SELECT session, id FROM mqtt_queue WHERE expires <= $1 LIMIT $2) RETURNING session, size`, now, expireBatch)
 			return s.removed(ctx, rows, err)
@@ -157,7 +157,7 @@ func (s *Store) expireRetained(ctx context.Context) error {
 		if err != nil || !found {
 			return err
 		}
-		err = s.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+		err = s.write(ctx, func(ctx context.Context, tx store.Tx) error {
 			n, err := tx.Exec(`DELETE FROM mqtt_retained WHERE topic IN (SELECT topic FROM mqtt_retained WHERE expires <= $1 LIMIT $2)`, now, expireBatch)
 			s.db.AfterCommit(ctx, func() { s.retained.Add(-n) })
 			return err
@@ -206,7 +206,7 @@ func (s *Store) collectBodies(ctx context.Context) error {
 			return err
 		}
 		if len(ids) > 0 {
-			if err := s.db.Write(ctx, deleteBodies(ids)); err != nil {
+			if err := s.write(ctx, deleteBodies(ids)); err != nil {
 				return err
 			}
 		}
@@ -239,7 +239,7 @@ func deleteBodies(ids []int64) store.Func {
 // sweep removes what nothing refers to: rows that another node wrote while the
 // session ended, and groups without persistent members, with their queues.
 func (s *Store) sweep(ctx context.Context) error {
-	err := s.db.Write(ctx, func(_ context.Context, tx store.Tx) error {
+	err := s.write(ctx, func(_ context.Context, tx store.Tx) error {
 		_, err := tx.Exec(`DELETE FROM mqtt_share WHERE NOT EXISTS (SELECT 1 FROM mqtt_subscription s WHERE s.share_group = mqtt_share.number AND s.share_group <> 0)`)
 		return err
 	})
@@ -272,7 +272,7 @@ func (s *Store) sweep(ctx context.Context) error {
 		if !orphan {
 			continue
 		}
-		err = s.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+		err = s.write(ctx, func(ctx context.Context, tx store.Tx) error {
 			_, err := tx.Exec(`DELETE FROM mqtt_queue WHERE session = $1`, owner)
 			s.db.AfterCommit(ctx, func() { s.queues.forget(owner) })
 			return err

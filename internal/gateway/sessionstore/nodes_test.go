@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"flotilla/internal/gateway/sessionstore"
 	"flotilla/internal/mqtt"
 	"flotilla/internal/store"
+	"flotilla/internal/store/storetest"
 )
 
 func TestNodeDies(t *testing.T) {
@@ -282,5 +285,83 @@ func TestBoundAcrossNodes(t *testing.T) {
 		w.clock.pass(time.Second)
 		w2.mustEnqueue(message("t", "y"), target)
 		w.wantQueue(s.Number, "y")
+	})
+}
+
+// Two nodes with writers of their own on one database.
+func TestTwoWriters(t *testing.T) {
+	server := os.Getenv("FLOTILLA_TEST_POSTGRES")
+	if server == "" {
+		return // SQLite has one
+	}
+	url := storetest.Postgres(t, server)
+	c := newClock()
+	w := open(t, storetest.OpenConfig(t, store.Config{Store: url, NodeID: "n1"}), c, "n1", sessionstore.Config{})
+	w2 := open(t, storetest.OpenConfig(t, store.Config{Store: url, NodeID: "n2"}), c, "n2", sessionstore.Config{})
+	var mu sync.Mutex
+	epochs := map[int64]string{}
+	groups := map[int64]bool{}
+	both := func(fn func(w world, i int)) {
+		var wg sync.WaitGroup
+		for _, w := range []world{w, w2} {
+			wg.Go(func() {
+				for i := range 30 {
+					fn(w, i)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	both(func(w world, i int) {
+		got, err := w.Connect(context.Background(), sessionstore.ConnectRequest{ClientID: "c", Version: mqtt.V5, ExpirySeconds: hour})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if was, there := epochs[got.Session.Epoch]; there {
+			t.Errorf("epoch %d was given to %s, too", got.Session.Epoch, was)
+		}
+		epochs[got.Session.Epoch] = got.Session.Node
+	})
+	both(func(w world, i int) {
+		name := fmt.Sprint("member", w.db.NextID())
+		got, err := w.Connect(context.Background(), sessionstore.ConnectRequest{ClientID: name, Version: mqtt.V5, ExpirySeconds: hour})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		subs, err := w.Subscribe(context.Background(), &got.Session, []sessionstore.Subscription{{Filter: "$share/g/t", QoS: 1}})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		groups[subs[0].Group] = true
+	})
+	if len(groups) != 1 {
+		t.Errorf("one shared subscription has %d groups", len(groups))
+	}
+	s, err := w.Session(t.Context(), "c")
+	if err != nil || s.Epoch != 60 || epochs[60] != s.Node {
+		t.Errorf("%+v, %v; %s had the last epoch", s, err, epochs[60])
+	}
+	both(func(w world, i int) {
+		id, err := w.enqueue(message("t", "x"), sessionstore.Target{Session: s.Number})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		w.Ack(s.Number, id)
+	})
+	w.flush()
+	w2.flush()
+	w.wantQueue(s.Number)
+	both(func(w world, i int) {
+		if _, err := w.Bury(context.Background(), []string{"n1", "n2"}[i%2]); err != nil {
+			t.Error(err)
+		}
 	})
 }

@@ -264,7 +264,7 @@ func (s *Store) TotalBytes() int64 { return s.queues.total.Load() }
 // which the caller then reads; it returns how many. ErrFenced when the connection
 // is no longer the client id's.
 func (s *Store) Claim(ctx context.Context, session *Session, group int64, limit int) (n int64, err error) {
-	err = s.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+	err = s.write(ctx, func(ctx context.Context, tx store.Tx) error {
 		if err := s.fence(tx, session); err != nil {
 			return err
 		}

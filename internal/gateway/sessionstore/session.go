@@ -74,7 +74,7 @@ func (s *Store) Connect(ctx context.Context, r ConnectRequest) (*Connected, erro
 		will, willDelay = codec.Append(nil, r.Will.Message), r.Will.Delay.Milliseconds()
 	}
 	var out *Connected
-	err := s.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+	err := s.write(ctx, func(ctx context.Context, tx store.Tx) error {
 		now := s.cfg.Now()
 		out = &Connected{}
 		var old Session
@@ -154,7 +154,7 @@ type Disconnected struct {
 // acknowledged go back to their group.
 func (s *Store) Disconnect(ctx context.Context, d Disconnection) (Disconnected, error) {
 	var out Disconnected
-	err := s.db.Write(ctx, s.Disconnecting(d, &out))
+	err := s.write(ctx, s.Disconnecting(d, &out))
 	return out, wrap("disconnect", err)
 }
 
@@ -261,7 +261,7 @@ func (s *Store) Reassert(ctx context.Context, held []Held) (lost []Held, err err
 		part := held[:min(chunk, len(held))]
 		held = held[len(part):]
 		var gone []Held
-		err := s.db.Write(ctx, func(_ context.Context, tx store.Tx) error {
+		err := s.write(ctx, func(_ context.Context, tx store.Tx) error {
 			gone = gone[:0]
 			for _, h := range part {
 				n, err := tx.Exec(`UPDATE mqtt_session SET node = $3, disconnected = 0, expires = NULL, will_due = NULL
@@ -291,13 +291,13 @@ func (s *Store) Bury(ctx context.Context, node string) (int64, error) {
 	var total int64
 	for {
 		var n int64
-		err := s.db.Write(ctx, func(_ context.Context, tx store.Tx) (err error) {
+		err := s.write(ctx, func(_ context.Context, tx store.Tx) (err error) {
 			now := s.cfg.Now().UnixMilli()
 			n, err = tx.Exec(`UPDATE mqtt_session SET node = '', disconnected = $2,
 				expires = CASE WHEN number = 0 THEN $3 WHEN expiry_seconds = 4294967295 THEN NULL ELSE $2 + expiry_seconds * 1000 END,
 				will_due = CASE WHEN will IS NULL THEN NULL
 					WHEN number <> 0 AND expiry_seconds * 1000 < will_delay THEN $2 + expiry_seconds * 1000 ELSE $2 + will_delay END
-				WHERE client_id IN (SELECT client_id FROM mqtt_session WHERE node = $1 LIMIT $4)`,
+				WHERE client_id IN (SELECT client_id FROM mqtt_session WHERE node = $1 AND node <> '' LIMIT $4)`,
 				node, now, now+remembered.Milliseconds(), chunk)
 			return err
 		})

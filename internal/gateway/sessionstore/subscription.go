@@ -13,7 +13,7 @@ import (
 // client id's connection.
 func (s *Store) Subscribe(ctx context.Context, session *Session, subs []Subscription) ([]Subscription, error) {
 	var out []Subscription
-	err := s.db.Write(ctx, func(_ context.Context, tx store.Tx) error {
+	err := s.write(ctx, func(_ context.Context, tx store.Tx) error {
 		if err := s.fence(tx, session); err != nil {
 			return err
 		}
@@ -44,7 +44,7 @@ func (s *Store) Subscribe(ctx context.Context, session *Session, subs []Subscrip
 
 // Unsubscribe removes subscriptions of a session, and returns those that it had.
 func (s *Store) Unsubscribe(ctx context.Context, session *Session, filters []string) (had []string, err error) {
-	err = s.db.Write(ctx, func(_ context.Context, tx store.Tx) error {
+	err = s.write(ctx, func(_ context.Context, tx store.Tx) error {
 		if err := s.fence(tx, session); err != nil {
 			return err
 		}
@@ -81,7 +81,17 @@ func (s *Store) group(tx store.Tx, filter string) (number int64, err error) {
 	err = tx.QueryRow(`SELECT number FROM mqtt_share WHERE filter = $1`, filter).Scan(&number)
 	if errors.Is(err, store.ErrNotFound) {
 		number = s.db.NextID()
-		_, err = tx.Exec(`INSERT INTO mqtt_share (filter, number) VALUES ($1, $2)`, filter, number)
+		_, err = tx.Exec(`INSERT INTO mqtt_share (filter, number) VALUES ($1, $2) ON CONFLICT (filter) DO NOTHING`, filter, number)
+		return number, err // when another node was faster the transaction is repeated
+	}
+	if err != nil {
+		return 0, err
+	}
+	var one int64
+	err = tx.QueryRow(`SELECT 1 FROM mqtt_subscription WHERE share_group = $1 AND share_group <> 0 LIMIT 1`, number).Scan(&one)
+	if errors.Is(err, store.ErrNotFound) {
+		// Another node may be about to remove the group: only one of the two succeeds.
+		_, err = tx.Exec(`UPDATE mqtt_share SET number = number WHERE filter = $1`, filter)
 	}
 	return number, err
 }

@@ -29,7 +29,7 @@ func (s *Store) Wills(ctx context.Context, limit int) (out []OwedWill, err error
 	if err != nil || !due {
 		return nil, wrap("wills", err)
 	}
-	err = s.db.Write(ctx, func(_ context.Context, tx store.Tx) error {
+	err = s.write(ctx, func(_ context.Context, tx store.Tx) error {
 		out = nil
 		rows, err := tx.Query(`UPDATE mqtt_session SET will_due = $1 WHERE client_id IN
 			(SELECT client_id FROM mqtt_session WHERE will_due <= $2 AND will IS NOT NULL ORDER BY will_due LIMIT $3) RETURNING client_id, epoch, will`,
