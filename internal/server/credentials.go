@@ -7,11 +7,6 @@ import (
 	"strings"
 )
 
-// credentialsText is an AWS shared-credentials file with one profile.
-func credentialsText(accessKeyID, secret string) string {
-	return fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", accessKeyID, secret)
-}
-
 // ReadCredentials reads the admin key from the credentials file of a data directory.
 func ReadCredentials(path string) (accessKeyID, secret string, err error) {
 	f, err := os.Open(path)
