@@ -19,12 +19,12 @@ func (g *Gateway) teardown(c *Connection, why *cause) {
 	s.conn.CompareAndSwap(c, nil)
 	filters := s.filters()
 	publish, later := g.willOf(c, why)
-	ended := !s.stored()
+	ended, ours := !s.stored(), true
 	if c.leased {
 		out, err := g.disconnected(ctx, c, why, publish, later)
 		switch {
 		case errors.Is(err, sessionstore.ErrFenced):
-			publish = false // another node has the client now, or had it ended
+			publish, ours = false, false // another node has the client now, or had it ended
 		case err != nil:
 			g.log.Error("the end of a connection can't be stored", "clientId", s.clientID, "err", err)
 		default:
@@ -37,7 +37,7 @@ func (g *Gateway) teardown(c *Connection, why *cause) {
 	if err := g.announce(ctx, nil, filters); err != nil {
 		g.log.Warn("other nodes were not told of the end of subscriptions", "clientId", s.clientID, "err", err)
 	}
-	if s.stored() {
+	if s.stored() && ours {
 		g.sessionChanged(ctx, s.clientID)
 	}
 	if publish {

@@ -279,9 +279,7 @@ func (g *Gateway) publish(ctx context.Context, m *mqtt.Message, extra store.Func
 	select {
 	case err := <-answer:
 		if err != nil {
-			if ow.reserve != nil {
-				ow.reserve.Cancel()
-			}
+			ow.cancel()
 			return err
 		}
 	case <-ctx.Done():

@@ -107,7 +107,9 @@ func (g *Gateway) recover() {
 // reload follows a session that another node has changed.
 func (g *Gateway) reload(ctx context.Context, clientID string) error {
 	turn := g.registry.turn(clientID)
-	turn.Lock()
+	if !turn.TryLock() {
+		return nil // the client connects here just now: this node tells the others soon
+	}
 	defer turn.Unlock()
 	row, err := g.sessions.Session(ctx, clientID)
 	if err != nil && !errors.Is(err, sessionstore.ErrNotFound) {
@@ -145,31 +147,19 @@ func (g *Gateway) announce(ctx context.Context, add, remove []string) error {
 	return g.mesh.Announce(ctx, add, remove)
 }
 
-// nudgeOthers tells nodes that hold the connections of sessions that got copies.
-func (g *Gateway) nudgeOthers(ow *owed, id int64) {
-	if g.mesh == nil || g.mesh.Alone() {
+// nudge tells the node that holds a session's connection that message id was queued for it.
+func (g *Gateway) nudge(s *session, id int64) {
+	if g.mesh == nil || s.conn.Load() != nil || g.mesh.Alone() {
 		return
 	}
-	nudge := func(s *session) {
-		s.mu.Lock()
-		node := ""
-		if s.row != nil {
-			node = s.row.Node
-		}
-		s.mu.Unlock()
-		if node != "" && node != g.cfg.NodeID && s.conn.Load() == nil {
-			g.mesh.Nudge(node, s.clientID, id)
-		}
+	s.mu.Lock()
+	node := ""
+	if s.row != nil {
+		node = s.row.Node
 	}
-	for i := range ow.route.targets {
-		if tg := &ow.route.targets[i]; tg.sub.qos > 0 && tg.session.stored() {
-			nudge(tg.session)
-		}
-	}
-	for _, s := range ow.picked {
-		if s.qos > 0 && s.session.stored() {
-			nudge(s.session)
-		}
+	s.mu.Unlock()
+	if node != "" && node != g.cfg.NodeID {
+		g.mesh.Nudge(node, s.clientID, id)
 	}
 }
 

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -36,9 +37,17 @@ type owed struct {
 	message *mqtt.Message
 	route   *route
 	picked  []*subscription
-	reserve *sessionstore.Reservation
+	copies  []queuedCopy
 	waits   atomic.Int32
 	err     atomic.Pointer[error]
+}
+
+// queuedCopy is room for the message in the queues of targets, a message of its own there: a
+// session that matches by itself and as a member of a group gets two.
+type queuedCopy struct {
+	reserve *sessionstore.Reservation
+	targets []sessionstore.Target
+	arrive  []target // to whom it goes when it is committed
 }
 
 // onPublish serves a PUBLISH (par. 3.3). The steps, in order:
@@ -447,16 +456,19 @@ func (g *Gateway) submit(t *turn, r *route, ow *owed, extra store.Func) {
 			return
 		}
 	}
-	if targets := g.targets(ow); len(targets) > 0 {
-		reserve, err := g.sessions.Reserve(ow.message, 0, targets)
+	ow.copies = g.copies(ow)
+	for i := range ow.copies {
+		reserve, err := g.sessions.Reserve(ow.message, 0, ow.copies[i].targets)
 		if err != nil {
+			ow.cancel()
+			ow.copies = nil
 			g.settleNow(t, ow, err)
 			return
 		}
-		ow.reserve = reserve
+		ow.copies[i].reserve = reserve
 	}
 	retain := ow.message.Retain && !r.basicIngest
-	writes := ow.reserve != nil || outbox != nil || retain || extra != nil
+	writes := ow.copies != nil || outbox != nil || retain || extra != nil
 	peers := 0
 	if ow.message.QoS > 0 {
 		peers = len(r.peers)
@@ -484,8 +496,8 @@ func (g *Gateway) submit(t *turn, r *route, ow *owed, extra store.Func) {
 				return err
 			}
 		}
-		if ow.reserve != nil {
-			if err := ow.reserve.Enqueue(ctx, tx); err != nil {
+		for i := range ow.copies {
+			if err := ow.copies[i].reserve.Enqueue(ctx, tx); err != nil {
 				return err
 			}
 		}
@@ -558,39 +570,60 @@ func (g *Gateway) settleNow(t *turn, ow *owed, err error) {
 	ow.done(err)
 }
 
-// targets are the queues that get a copy.
-func (g *Gateway) targets(ow *owed) (out []sessionstore.Target) {
+// copies are the queues that get a copy.
+func (g *Gateway) copies(ow *owed) []queuedCopy {
 	if ow.message.QoS == 0 || ow.message.Recipient != "" {
 		return nil
 	}
-	for i := range ow.route.targets {
-		if tg := &ow.route.targets[i]; tg.sub.qos > 0 && tg.session.stored() {
-			if tg.sub.noLocal && tg.session.clientID == ow.message.Source.ClientID {
-				continue
+	var out []queuedCopy
+	add := func(to sessionstore.Target, tg target) {
+		for i := range out {
+			if !slices.ContainsFunc(out[i].targets, func(t sessionstore.Target) bool { return t.Session == to.Session }) {
+				out[i].targets, out[i].arrive = append(out[i].targets, to), append(out[i].arrive, tg)
+				return
 			}
-			out = append(out, sessionstore.Target{Session: tg.session.number, RetainAsPublished: tg.sub.asPublished})
+		}
+		out = append(out, queuedCopy{targets: []sessionstore.Target{to}, arrive: []target{tg}})
+	}
+	for i := range ow.route.targets {
+		tg := &ow.route.targets[i]
+		if tg.sub.qos == 0 || !tg.session.stored() || tg.sub.noLocal && tg.session.clientID == ow.message.Source.ClientID {
+			continue
+		}
+		to := sessionstore.Target{Session: tg.session.number, RetainAsPublished: tg.sub.asPublished}
+		if len(out) == 0 {
+			add(to, *tg)
+		} else { // sessions of a route are distinct
+			out[0].targets, out[0].arrive = append(out[0].targets, to), append(out[0].arrive, *tg)
 		}
 	}
 	for _, s := range ow.picked {
 		if s.qos == 0 || !s.session.stored() {
 			continue
 		}
+		to := sessionstore.Target{Session: s.session.number, Group: s.share}
 		if s.session.conn.Load() == nil && s.share != 0 {
-			out = append(out, sessionstore.Target{Session: s.share})
-			continue
+			to = sessionstore.Target{Session: s.share}
 		}
-		out = append(out, sessionstore.Target{Session: s.session.number, Group: s.share})
+		add(to, target{session: s.session, sub: s})
 	}
 	return out
+}
+
+// cancel gives the room in queues back.
+func (ow *owed) cancel() {
+	for i := range ow.copies {
+		if r := ow.copies[i].reserve; r != nil {
+			r.Cancel()
+		}
+	}
 }
 
 // settled delivers a message after its commit, and answers its publisher.
 func (g *Gateway) settled(t *turn, ow *owed) {
 	err := ow.failure()
 	if err != nil {
-		if ow.reserve != nil {
-			ow.reserve.Cancel()
-		}
+		ow.cancel()
 		g.refuseOwed(t, ow, err)
 		return
 	}
@@ -613,23 +646,14 @@ func (g *Gateway) distribute(t *turn, ow *owed) {
 	noPeers.peers = nil
 	g.deliverAll(t, &noPeers, &m)
 	t.picked = saved
-	if ow.reserve == nil {
-		return
-	}
-	id := ow.reserve.ID()
-	for i := range ow.route.targets {
-		tg := &noPeers.targets[i]
-		if tg.sub.qos > 0 && tg.session.stored() {
+	for i := range ow.copies {
+		id := ow.copies[i].reserve.ID()
+		for j := range ow.copies[i].arrive {
+			tg := &ow.copies[i].arrive[j]
 			tg.session.arrived(t, tg, &m, id)
+			g.nudge(tg.session, id)
 		}
 	}
-	for _, s := range ow.picked {
-		if s.qos > 0 && s.session.stored() {
-			tg := target{session: s.session, sub: s}
-			s.session.arrived(t, &tg, &m, id)
-		}
-	}
-	g.nudgeOthers(ow, id)
 }
 
 func (ow *owed) from() *session {

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"flotilla/internal/aws"
+	"flotilla/internal/aws/iotdata"
 	"flotilla/internal/gateway"
 	"flotilla/internal/mqtt"
 	"flotilla/internal/policy/lang"
@@ -374,4 +375,10 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		}
 		<-tick.C
 	}
+}
+
+func (w *world) isConnected(t testing.TB, id string) bool {
+	t.Helper()
+	out, err := w.DataPlane().GetConnection(context.Background(), &iotdata.GetConnectionRequest{ClientId: id})
+	return err == nil && *out.Connected
 }

@@ -1,0 +1,258 @@
+package gateway_test
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"flotilla/internal/gateway"
+	"flotilla/internal/mqtt"
+)
+
+// stuck is a client that subscribes and then reads nothing.
+func (w *world) stuck(t *testing.T, id string, qos byte, filter string) *client {
+	t.Helper()
+	conn := w.dial(t)
+	if err := conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := handshake(t, conn, id)
+	c.subscribe(qos, filter)
+	return c
+}
+
+func smallBuffers(c *gateway.Config, d *gateway.Deps) {
+	d.Metrics = prometheus.NewRegistry()
+	c.MaxOutKiB, c.SlowTimeout = 64, 500*time.Millisecond
+}
+
+func TestSlowConsumerLosesQoS0AndSlowsNobody(t *testing.T) {
+	w := start(t, smallBuffers)
+	w.stuck(t, "slow", 0, "s")
+	good, _ := w.connect(t, "good")
+	good.subscribe(0, "s")
+	a, _ := w.connect(t, "a")
+	const n = 2000
+	payload := bytes.Repeat([]byte("x"), 8192)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range n {
+			good.message()
+		}
+	}()
+	for i := range n {
+		a.send(&mqtt.Publish{Topic: []byte("s"), Payload: payload})
+		if i%4 == 3 {
+			a.drainAck() // the good reader keeps up
+		}
+	}
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatal("a slow client held up another one")
+	}
+	if !w.isConnected(t, "slow") {
+		t.Error("the slow client was disconnected")
+	}
+	if dropped := counter(t, w.deps.Metrics, "flotilla_gateway_messages_dropped_total"); dropped == 0 || dropped >= n {
+		t.Errorf("%v of %d messages were dropped", dropped, n)
+	}
+}
+
+func TestSlowConsumerOfQoS1HoldsBackItsPublishersThenGoes(t *testing.T) {
+	w := start(t, smallBuffers)
+	w.stuck(t, "slow", 1, "s")
+	other, _ := w.connect(t, "other")
+	other.subscribe(1, "o")
+	a, _ := w.connect(t, "a")
+	b, _ := w.connect(t, "b")
+	payload := bytes.Repeat([]byte("x"), 8192)
+	const n = 600
+	sent := make(chan struct{})
+	go func() { // it is held back, so it writes on a goroutine of its own
+		defer close(sent)
+		for i := range n {
+			b := (&mqtt.Publish{Topic: []byte("s"), Payload: payload, QoS: 1, PacketID: uint16(i + 1)}).Append(nil, mqtt.V5)
+			if _, err := a.conn.Write(b); err != nil {
+				return
+			}
+		}
+	}()
+	for i := range 50 { // another publisher is not concerned
+		b.publish("o", fmt.Sprint(i), 1)
+		other.message()
+	}
+	for i := range n {
+		if ack := next[*mqtt.Ack](a); int(ack.PacketID) != i+1 {
+			t.Fatalf("PUBACK %d is for %d", i+1, ack.PacketID)
+		}
+	}
+	<-sent
+	eventually(t, "the slow client's end", func() bool {
+		return !w.isConnected(t, "slow")
+	})
+}
+
+func counter(t *testing.T, r *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+func TestHalfOpenConnectionsAreBounded(t *testing.T) {
+	w := start(t, func(c *gateway.Config, _ *gateway.Deps) {
+		c.MaxHandshakes, c.HandshakeTimeout = 8, 300*time.Millisecond
+	})
+	var idle []net.Conn
+	for i := range 40 {
+		addr := w.Addrs().Plain
+		if i%2 == 0 {
+			addr = w.Addrs().MQTT
+		}
+		conn, err := net.Dial("tcp", addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if i%4 < 2 {
+			_, _ = conn.Write([]byte{0x16, 3}) // the beginning of a handshake, or of nothing
+		}
+		idle = append(idle, conn)
+	}
+	c, _ := w.connect(t, "patient")
+	c.quiet()
+	for _, conn := range idle {
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
+		if _, err := conn.Read(make([]byte, 64)); err == nil {
+			// A TLS alert may come first.
+			_, err = conn.Read(make([]byte, 64))
+			if err == nil {
+				t.Fatal("a half-open connection was not ended")
+			}
+		}
+	}
+}
+
+func TestNothingLeaks(t *testing.T) {
+	w := start(t)
+	warm, _ := w.connect(t, "warm")
+	warm.disconnect()
+	eventually(t, "quiet", func() bool { return !w.isConnected(t, "warm") })
+	goroutines, fds := runtime.NumGoroutine(), descriptors(t)
+	var wg sync.WaitGroup
+	cfg := w.clientTLS(t)
+	for g := range 10 {
+		wg.Go(func() {
+			for i := range 100 {
+				id := fmt.Sprintf("c-%d-%d", g, i)
+				var c *client
+				if i%2 == 0 {
+					c, _ = w.connect(t, id)
+				} else {
+					c, _ = handshake(t, w.dialTLS(t, w.Addrs().MQTT, cfg), id)
+				}
+				c.subscribe(1, id)
+				c.publish("to/"+id, "x", 1)
+				if i%3 == 0 {
+					c.send(&mqtt.Disconnect{})
+				}
+				_ = c.conn.Close()
+			}
+		})
+	}
+	wg.Wait()
+	eventually(t, "goroutines and descriptors as before", func() bool {
+		return runtime.NumGoroutine() <= goroutines+2 && descriptors(t) <= fds+2
+	})
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	e, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(e)
+}
+
+func TestKeepAlive(t *testing.T) {
+	at := time.Now()
+	var mu sync.Mutex
+	w := start(t, func(_ *gateway.Config, d *gateway.Deps) {
+		d.Now = func() time.Time { mu.Lock(); defer mu.Unlock(); return at }
+	})
+	c, _ := w.connect(t, "c", func(p *mqtt.Connect) { p.KeepAlive = 40 })
+	step := func(d time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		at = at.Add(d)
+	}
+	step(50 * time.Second)
+	c.quiet() // within one and a half times
+	step(61 * time.Second)
+	if d := c.gone(); d == nil || d.Code != mqtt.KeepAliveTimeout {
+		t.Errorf("DISCONNECT %+v", d)
+	}
+}
+
+func TestAWSRates(t *testing.T) {
+	w := start(t, limits("aws"))
+	c, _ := w.connect(t, "c")
+	refused := 0
+	for range 150 {
+		c.id++
+		c.send(&mqtt.Publish{Topic: []byte("t"), QoS: 1, PacketID: c.id})
+		if next[*mqtt.Ack](c).Code == mqtt.QuotaExceeded {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("150 messages in a moment were accepted")
+	}
+	if _, ack := w.connect(t, "c"); ack.Code != mqtt.QuotaExceeded {
+		t.Errorf("a second CONNECT within the second: %v", ack.Code)
+	}
+	s, _ := w.connect(t, "s")
+	var filters []string
+	for i := range 8 {
+		filters = append(filters, fmt.Sprint("f/", i))
+	}
+	for range 6 {
+		s.subscribe(0, filters...)
+	}
+	if codes := s.subscribe(0, append(filters, "f/9")...); codes[0] != mqtt.QuotaExceeded || codes[8] != mqtt.QuotaExceeded {
+		t.Errorf("nine filters: %v", codes)
+	}
+}
+
+func TestTopicsBeyondLimits(t *testing.T) {
+	w := start(t)
+	c, _ := w.connect(t, "c")
+	c.send(&mqtt.Publish{Topic: []byte("a/b/c/d/e/f/g/h/i")})
+	if d := c.gone(); d == nil || d.Code != mqtt.TopicNameInvalid {
+		t.Errorf("DISCONNECT %+v", d)
+	}
+	c, _ = w.connect(t, "c")
+	c.send(&mqtt.Publish{Topic: []byte("a"), QoS: 2, PacketID: 1})
+	if d := c.gone(); d == nil || d.Code != mqtt.QoSNotSupported {
+		t.Errorf("DISCONNECT %+v", d)
+	}
+}
