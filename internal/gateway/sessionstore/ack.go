@@ -10,8 +10,9 @@ import (
 // ack is a message that a client has acknowledged.
 type ack struct{ session, id int64 }
 
-// maxAcks are deleted in one write.
-const maxAcks = 1024
+// maxAcks are deleted in one write: about as many as a group of publishes with
+// many subscribers adds, so that removal keeps pace.
+const maxAcks = 16384
 
 // Ack removes messages that the session's client has acknowledged. It does not
 // wait: removals are made together, in the background, and one that is lost with

@@ -122,3 +122,37 @@ func BenchmarkConnect(b *testing.B) {
 	})
 	b.ReportMetric(float64((cpu()-began).Microseconds())/float64(b.N), "cpu-us/op")
 }
+
+// Start-up with 100,000 sessions of two subscriptions and one queued message each.
+func BenchmarkLoad(b *testing.B) {
+	s, db, _ := benchStore(b, 0)
+	err := db.Write(context.Background(), func(_ context.Context, tx store.Tx) error {
+		for _, q := range []string{
+			`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+				INSERT INTO mqtt_session SELECT 'client-' || i, i, 'certificate', 5, 3600, '', 1, 1, 1, NULL, NULL, 0, NULL FROM n`,
+			`WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 200001)
+				INSERT INTO mqtt_subscription SELECT i / 2, 'device/' || i || '/command', 1, 0 FROM n`,
+			`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+				INSERT INTO mqtt_queue SELECT i, i, 0, 0, 300, NULL, zeroblob(236) FROM n`,
+		} {
+			if _, err := tx.Exec(q); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	began := cpu()
+	for b.Loop() {
+		n, subs := 0, 0
+		if err := s.Load(context.Background(), func(p *sessionstore.Session) error { n++; subs += len(p.Subscriptions); return nil }); err != nil {
+			b.Fatal(err)
+		}
+		if n != 100000 || subs != 200000 {
+			b.Fatalf("%d sessions, %d subscriptions", n, subs)
+		}
+	}
+	b.ReportMetric(float64((cpu()-began).Microseconds())/float64(b.N)/100000, "cpu-us/session")
+}
