@@ -71,6 +71,7 @@ type Certificates struct {
 	policies  Policies
 	things    Things
 	cache     cache
+	names     names
 }
 
 // New makes the room and subscribes it to changes. [Certificates.Use] completes it.

@@ -145,7 +145,7 @@ func (c *Certificates) Identify(ctx context.Context, leaf *x509.Certificate) (aw
 	if r := s.reason(c.now().UnixMilli()); r != "" {
 		return aws.Principal{}, nil, &RefusedError{CertificateID: id, Status: s.status, Reason: r}
 	}
-	return aws.Principal{Type: "certificate", ID: id, ARN: c.arn(id)}, policyCertificate(leaf), nil
+	return aws.Principal{Type: "certificate", ID: id, ARN: c.arn(id)}, c.names.policyCertificate(leaf), nil
 }
 
 // Standing tells whether a certificate may act now, and of which provisioning template it is a claim certificate, if

@@ -7,6 +7,7 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"net"
+	"sync"
 
 	"flotilla/internal/policy/lang"
 )
@@ -32,11 +33,36 @@ var (
 	issuerAltName  = asn1.ObjectIdentifier{2, 5, 29, 18}
 )
 
+// names shares the attributes of names that many certificates have in common: their issuer's, often their
+// subject's. A connection keeps them for as long as it lives. The zero value is ready.
+type names struct {
+	mu    sync.Mutex
+	byDER map[string]map[string][]string
+}
+
+const maxNames = 1024 // kept; others are not shared
+
+func (s *names) attributes(der []byte, n pkix.Name) map[string][]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a, ok := s.byDER[string(der)]; ok {
+		return a
+	}
+	a := attributes(n)
+	if s.byDER == nil {
+		s.byDER = map[string]map[string][]string{}
+	}
+	if len(s.byDER) < maxNames {
+		s.byDER[string(der)] = a
+	}
+	return a
+}
+
 // policyCertificate is what policies may ask about a certificate.
-func policyCertificate(c *x509.Certificate) *lang.Certificate {
+func (s *names) policyCertificate(c *x509.Certificate) *lang.Certificate {
 	out := &lang.Certificate{
 		ID: CertificateID(c), SerialNumber: c.SerialNumber.String(),
-		Subject: attributes(c.Subject), Issuer: attributes(c.Issuer),
+		Subject: s.attributes(c.RawSubject, c.Subject), Issuer: s.attributes(c.RawIssuer, c.Issuer),
 	}
 	for _, e := range c.Extensions {
 		switch {
