@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"flotilla/internal/aws"
+	"flotilla/internal/aws/flotilla"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/aws/iotdata"
 	"flotilla/internal/aws/iotjobsdata"
@@ -87,11 +88,12 @@ func New(cfg Config, d Deps) *Server {
 	control := newService("AWS IoT control plane", iot.Routes())
 	data := newService("AWS IoT data plane", iotdata.Routes())
 	jobs := newService("AWS IoT jobs data plane", iotjobsdata.Routes())
+	operator := newService("Flotilla, for operators", flotilla.Routes())
 	return &Server{
 		cfg: cfg, account: d.Account, keys: d.Keys, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
-		services: []*service{control, data, jobs},
+		services: []*service{control, data, jobs, operator},
 		byScope: map[string]*service{
-			"iot": control, "iotdata": data, "iot-jobs-data": jobs,
+			"iot": control, "iotdata": data, "iot-jobs-data": jobs, "flotilla": operator,
 			"execute-api":      control, // what clients signed before 2023 (AWS CLI 2.9 of Debian 12, JavaScript SDK v2)
 			"iotdevicegateway": data,    // https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
 		},

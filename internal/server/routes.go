@@ -2,12 +2,14 @@ package server
 
 import (
 	"flotilla/internal/api"
+	"flotilla/internal/aws/flotilla"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/aws/iotdata"
 )
 
 // route lists every operation that has a handler: the method of a room.
 func route(s *api.Server, r *rooms) {
+
 	// The account as a whole.
 	api.Handle(s, iot.DescribeEndpoint, r.account.DescribeEndpoint)
 	api.Handle(s, iot.DescribeEventConfigurations, r.account.DescribeEventConfigurations)
@@ -114,6 +116,7 @@ func route(s *api.Server, r *rooms) {
 
 	// Messages and connections.
 	data := r.gateway.DataPlane()
+	api.Handle(s, flotilla.ExplainClient, r.gateway.ExplainClient)
 	api.Handle(s, iotdata.DeleteConnection, data.DeleteConnection)
 	api.Handle(s, iotdata.GetConnection, data.GetConnection)
 	api.Handle(s, iotdata.GetRetainedMessage, data.GetRetainedMessage)

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"flotilla/internal/aws/flotilla"
+)
+
+type explainCmd struct {
+	Client explainClientCmd `cmd:"" help:"What was refused to a client, and why."`
+}
+
+type explainClientCmd struct {
+	target `embed:""`
+	ID     string `arg:"" name:"id" help:"Client id."`
+	JSON   bool   `name:"json" help:"Print JSON."`
+}
+
+func (c *explainClientCmd) Help() string {
+	return "Example:\n\n  flotilla explain client pump-1\n\n" +
+		"Shows the last refused connects, publishes and subscribes of a client on the node of the data directory: which policy and statement,\n" +
+		"which certificate state, which limit. It never shows payloads or keys.\n"
+}
+
+func (c *explainClientCmd) Run(s *streams) error {
+	var out flotilla.ExplainClientResponse
+	if err := c.call(http.MethodGet, "/explain/client/"+url.PathEscape(c.ID), nil, &out); err != nil {
+		return err
+	}
+	if c.JSON {
+		enc := json.NewEncoder(s.out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(out)
+	}
+	state := "is not connected"
+	if out.Connected != nil && *out.Connected {
+		state = "is connected"
+	}
+	fmt.Fprintf(s.out, "%s %s here; %d refusals remembered\n", c.ID, state, len(out.Refusals))
+	for _, r := range out.Refusals {
+		fmt.Fprintln(s.out, refusal(r))
+	}
+	return nil
+}
+
+// refusal is one line: when, what, why.
+func refusal(r *flotilla.ClientRefusal) string {
+	text := func(p *string) string {
+		if p == nil {
+			return ""
+		}
+		return *p
+	}
+	var b strings.Builder
+	if r.Time != nil {
+		b.WriteString(r.Time.Format(time.RFC3339) + "  ")
+	}
+	b.WriteString(text(r.Action))
+	if r.Resource != nil {
+		b.WriteString(" " + *r.Resource)
+	}
+	b.WriteString(": " + text(r.Reason))
+	if r.PolicyName != nil && r.Statement != nil {
+		fmt.Fprintf(&b, " (policy %s, statement %d)", *r.PolicyName, *r.Statement+1)
+	}
+	if r.Principal != nil {
+		b.WriteString("  certificate " + *r.Principal)
+	}
+	return b.String()
+}

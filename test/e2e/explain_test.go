@@ -1,0 +1,79 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"github.com/eclipse/paho.golang/paho"
+
+	"flotilla/internal/server/servertest"
+)
+
+type explanation struct {
+	Connected bool
+	Refusals  []struct{ Action, Resource, Reason, PolicyName, Principal string }
+}
+
+func explain(t *testing.T, n *servertest.Node, id string) (e explanation) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(deadline(t), http.MethodGet, n.Endpoints().API+"/explain/client/"+id, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	key := aws.Credentials{AccessKeyID: n.AccessKey, SecretAccessKey: n.Secret}
+	if err := v4.NewSigner().SignHTTP(context.Background(), key, req, empty, "flotilla", "us-east-1", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || resp.StatusCode != 200 {
+		t.Fatalf("explain: %d %v", resp.StatusCode, err)
+	}
+	return e
+}
+
+// TestRefusalsAreExplained looks every kind of refusal up as its operator would.
+func TestRefusalsAreExplained(t *testing.T) {
+	d := servertest.Start(t)
+	n := d.Node(0)
+	id := n.Identity(t, "narrow", "iot:Connect client/pump", "iot:Publish topic/test/ok", "iot:Subscribe topicfilter/test/ok")
+	c := connect5(t, n, id, "pump")
+	if _, err := c.Publish(deadline(t), &paho.Publish{Topic: "test/no", QoS: 1}); err == nil {
+		t.Error("published")
+	}
+	if _, err := c.Subscribe(deadline(t), &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: "test/no"}}}); err == nil {
+		t.Error("subscribed")
+	}
+	e := explain(t, n, "pump")
+	if len(e.Refusals) != 2 || e.Refusals[0].Action != "iot:Publish" || e.Refusals[0].Resource != "test/no" ||
+		e.Refusals[1].Action != "iot:Subscribe" || e.Refusals[1].Principal != id.ID {
+		t.Errorf("pump: %+v", e)
+	}
+	if _, err := dial5(t, n, id, "other"); err == nil {
+		t.Error("connected")
+	}
+	if e := explain(t, n, "other"); len(e.Refusals) != 1 || e.Refusals[0].Action != "iot:Connect" || e.Connected {
+		t.Errorf("other: %+v", e)
+	}
+	if _, err := n.IoT().UpdateCertificate(t.Context(), &iot.UpdateCertificateInput{CertificateId: &id.ID, NewStatus: types.CertificateStatusInactive}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dial5(t, n, id, "pump"); err == nil {
+		t.Error("connected with an inactive certificate")
+	}
+	if e := explain(t, n, "pump"); len(e.Refusals) == 0 || !strings.Contains(e.Refusals[len(e.Refusals)-1].Reason, "not ACTIVE") {
+		t.Errorf("certificate: %+v", e)
+	}
+}
