@@ -267,7 +267,7 @@ func (g *Gateway) authorizeConnect(c *Connection, a *arrival, p *mqtt.Connect, c
 	if c.now != nil {
 		c.connectEpoch, _ = c.now.Epoch()
 	}
-	d := c.auth.Authorize("iot:Connect", g.account.ARN("iot", "client/"+p.ClientID))
+	d := c.mayConnect(p.ClientID)
 	if d.Allowed() {
 		return nil
 	}
@@ -277,6 +277,18 @@ func (g *Gateway) authorizeConnect(c *Connection, a *arrival, p *mqtt.Connect, c
 	}
 	g.deny(p.ClientID, c.who.ID, Denial{Action: "iot:Connect", Reason: reason, Policy: d.Policy, Statement: d.Statement, Code: mqtt.NotAuthorized})
 	return &refusal{code: mqtt.NotAuthorized, silent: true, detail: reason}
+}
+
+// mayConnect decides iot:Connect; the decision need not be kept by the policies, so they are asked
+// by Cached when they can.
+func (c *Connection) mayConnect(clientID string) lang.Decision {
+	resource := c.g.account.ARN("iot", "client/"+clientID)
+	if c.now != nil {
+		if d, ok := c.now.Cached("iot:Connect", resource); ok {
+			return d
+		}
+	}
+	return c.auth.Authorize("iot:Connect", resource)
 }
 
 // expirySeconds is how long the session is to outlive the connection.
@@ -328,6 +340,7 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 	c.flushLocked()
 	c.mu.Unlock()
 	g.connected.Add(1)
+	g.accepted.Add(1)
 	g.metrics.connects.WithLabelValues("accepted").Inc()
 	c.session.conn.Store(c)
 	if g.closing.Load() {
@@ -393,7 +406,7 @@ func (g *Gateway) takeSession(ctx context.Context, c *Connection, p *mqtt.Connec
 		g.sessionChanged(ctx, p.ClientID)
 	}
 	if got.Present {
-		if err := g.announce(ctx, c.session.filters(), nil); err != nil {
+		if err := g.announce(ctx, c.session, c.session.filters(), nil); err != nil {
 			g.log.Warn("other nodes were not told of subscriptions", "clientId", p.ClientID, "err", err)
 		}
 	}

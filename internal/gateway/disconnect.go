@@ -34,7 +34,7 @@ func (g *Gateway) teardown(c *Connection, why *cause) {
 	if ended {
 		g.endSession(s)
 	}
-	if err := g.announce(ctx, nil, filters); err != nil {
+	if err := g.announce(ctx, s, nil, filters); err != nil {
 		g.log.Warn("other nodes were not told of the end of subscriptions", "clientId", s.clientID, "err", err)
 	}
 	if s.stored() && ours {

@@ -105,7 +105,7 @@ type Gateway struct {
 
 	door      door
 	connected atomic.Int64
-	routes    sync.Pool // of *route, for messages without a connection
+	accepted  atomic.Int64 // connections ever
 
 	loops      sync.WaitGroup
 	background sync.WaitGroup
@@ -341,12 +341,14 @@ func (g *Gateway) loadSession(row *sessionstore.Session) *session {
 func (g *Gateway) housekeep(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var tidy tidy
 	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		tidy.check(g.accepted.Load(), g.connected.Load())
 		g.publishWills(ctx)
 		if n%5 != 0 {
 			continue

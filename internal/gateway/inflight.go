@@ -64,12 +64,3 @@ func (f *inflight) ack(id uint16) int64 {
 	}
 	return message
 }
-
-// each visits the messages that are unacknowledged, oldest first.
-func (f *inflight) each(visit func(message int64)) {
-	for count := f.base; count != f.next; count++ {
-		if m := f.ring[int(count)&(len(f.ring)-1)]; m != 0 {
-			visit(m)
-		}
-	}
-}

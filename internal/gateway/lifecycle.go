@@ -51,7 +51,7 @@ func (g *Gateway) event(topic string, c *Connection, e presenceEvent) {
 	}
 	r := &route{topic: topic}
 	g.lookUp(r)
-	if len(r.targets) == 0 && len(r.groups) == 0 && len(r.peers) == 0 && !r.selected {
+	if len(r.targets) == 0 && len(r.groups) == 0 && len(r.peers) == 0 && len(r.elsewhere) == 0 && !r.selected {
 		return
 	}
 	now := g.now()

@@ -76,3 +76,37 @@ func TestNodesShareMessagesSessionsAndClientIDs(t *testing.T) {
 		t.Errorf("DISCONNECT %+v", d)
 	}
 }
+
+func TestNodesShareGroups(t *testing.T) {
+	one, two := startNodes(t)
+	a, _ := one.connect(t, "a")
+	here, _ := one.connect(t, "here")
+	there, _ := two.connect(t, "there")
+	for _, c := range []*client{here, there} {
+		c.subscribe(1, "$share/g/s/+")
+	}
+	const n = 60
+	for i := range n {
+		a.publish("s/x", fmt.Sprint(i), 1)
+	}
+	total := 0
+	for _, c := range []*client{here, there} {
+		c.send(mqtt.Pingreq{})
+		mine := 0
+		for {
+			p, ok := c.next().(*mqtt.Publish)
+			if !ok {
+				break
+			}
+			c.send(&mqtt.Ack{Type: mqtt.PUBACK, PacketID: p.PacketID})
+			mine++
+		}
+		if mine == 0 {
+			t.Error("a member got nothing")
+		}
+		total += mine
+	}
+	if total != n {
+		t.Errorf("members got %d of %d", total, n)
+	}
+}

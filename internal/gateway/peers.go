@@ -69,7 +69,7 @@ func (g *Gateway) deliverFromPeer(m *mqtt.Message, groups []string) {
 		if gr == nil {
 			continue
 		}
-		if s := gr.choose(); s != nil {
+		if s, _ := gr.choose(true); s != nil {
 			tg := target{session: s.session, sub: s}
 			g.deliverTo(&t, &tg, &out, 0)
 		}
@@ -140,8 +140,11 @@ func (g *Gateway) sessionChanged(ctx context.Context, clientID string) {
 }
 
 // announce tells other nodes of filters of connected clients.
-func (g *Gateway) announce(ctx context.Context, add, remove []string) error {
-	if g.mesh == nil || len(add)+len(remove) == 0 {
+func (g *Gateway) announce(ctx context.Context, s *session, add, remove []string) error {
+	if g.mesh == nil {
+		return nil
+	}
+	if add, remove = s.announced(add), s.announced(remove); len(add)+len(remove) == 0 {
 		return nil
 	}
 	return g.mesh.Announce(ctx, add, remove)

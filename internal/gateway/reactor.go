@@ -58,6 +58,7 @@ type turn struct {
 	dirty  []*Connection
 	enc    []byte
 	picked []*subscription // members chosen for the message under way
+	sends  []peerSend      // nodes that it goes to
 
 	publish mqtt.Publish // the packet under way
 	message outgoing

@@ -38,7 +38,8 @@ type route struct {
 	persistent         bool // one of targets or groups may be owed a copy
 	lent               bool // used beyond the packet: not to be overwritten
 	looked             bool
-	peers              []*mesh.Peer
+	peers              []*mesh.Peer // that are interested
+	elsewhere          []peerGroup
 	peersAt            uint64
 }
 
@@ -233,25 +234,26 @@ func asAnswer(b bool) answer {
 	return no
 }
 
-// choose picks a member of a shared subscription: a connected one at random, else one whose
-// session is stored; nil when there is none.
-func (gr *group) choose() *subscription {
+// choose picks a member of a shared subscription: one that is connected, here or, when its session is
+// stored, anywhere, at random; else one whose session is stored; nil when there is none.
+// here is how many are connected. With cleanOnly stored sessions are left out.
+func (gr *group) choose(cleanOnly bool) (s *subscription, here int) {
 	gr.mu.RLock()
 	defer gr.mu.RUnlock()
-	n := len(gr.members)
-	if n == 0 {
-		return nil
-	}
-	start := rand.IntN(n)
 	var absent *subscription
-	for i := range n {
-		s := gr.members[(start+i)%n]
-		if s.session.conn.Load() != nil {
-			return s
-		}
-		if absent == nil && s.session.stored() {
-			absent = s
+	for _, m := range gr.members {
+		switch {
+		case cleanOnly && m.session.stored():
+		case m.session.connected():
+			if here++; rand.IntN(here) == 0 {
+				s = m
+			}
+		case m.session.stored():
+			absent = m
 		}
 	}
-	return absent
+	if s == nil {
+		s = absent
+	}
+	return s, here
 }

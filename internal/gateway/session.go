@@ -31,6 +31,27 @@ type session struct {
 // stored tells whether the session outlives its connection.
 func (s *session) stored() bool { return s.number != 0 }
 
+// connected tells whether the client is connected, here or on another node.
+func (s *session) connected() bool {
+	if s.conn.Load() != nil {
+		return true
+	}
+	if !s.stored() || s.g.mesh == nil || s.g.mesh.Alone() {
+		return false
+	}
+	s.mu.Lock()
+	node := ""
+	if s.row != nil {
+		node = s.row.Node
+	}
+	s.mu.Unlock()
+	if node == "" || node == s.g.cfg.NodeID {
+		return false
+	}
+	_, there := s.g.mesh.Peer(node)
+	return there
+}
+
 func (s *session) persistent() bool { return s.stored() }
 
 // window is how many unacknowledged messages the client may have.
@@ -49,6 +70,21 @@ func (s *session) find(filter string) int {
 		}
 	}
 	return -1
+}
+
+// announced are the filters among those that other nodes must know: shared subscriptions of
+// stored sessions they know from the store.
+func (s *session) announced(filters []string) []string {
+	if !s.stored() {
+		return filters
+	}
+	var out []string
+	for _, f := range filters {
+		if _, _, shared := mqtt.Share(f); !shared {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // group is a shared subscription: a filter with the members that share what it matches.

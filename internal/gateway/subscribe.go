@@ -119,7 +119,7 @@ func (c *Connection) subscribe(add []sessionstore.Subscription) (fresh []bool, e
 	if s.stored() {
 		c.g.sessionChanged(ctx, s.clientID)
 	}
-	return fresh, c.g.announce(ctx, news, nil)
+	return fresh, c.g.announce(ctx, s, news, nil)
 }
 
 // sendRetained sends the retained message of a new subscription: AWS does so for filters without
@@ -183,7 +183,7 @@ func (c *Connection) onUnsubscribe(t *turn, body []byte) verdict {
 	if s.stored() {
 		c.g.sessionChanged(ctx, s.clientID)
 	}
-	if err := c.g.announce(ctx, nil, had); err != nil {
+	if err := c.g.announce(ctx, s, nil, had); err != nil {
 		c.g.log.Warn("other nodes were not told of the end of subscriptions", "clientId", s.clientID, "err", err)
 	}
 	c.send(t, &mqtt.Unsuback{PacketID: p.PacketID, Codes: codes})

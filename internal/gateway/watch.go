@@ -64,7 +64,7 @@ func (w *watch) check(c *Connection) {
 			return
 		}
 	}
-	d := c.auth.Authorize("iot:Connect", w.g.account.ARN("iot", "client/"+c.session.clientID))
+	d := c.mayConnect(c.session.clientID)
 	if d.Allowed() {
 		if c.now != nil {
 			c.connectEpoch, _ = c.now.Epoch()

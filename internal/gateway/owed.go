@@ -1,0 +1,296 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+
+	"flotilla/internal/gateway/mesh"
+	"flotilla/internal/gateway/sessionstore"
+	"flotilla/internal/mqtt"
+	"flotilla/internal/store"
+)
+
+// owed is a message that something is owed for before it is delivered and acknowledged.
+type owed struct {
+	g       *Gateway
+	c       *Connection // publisher; nil: done is called instead
+	done    func(error)
+	place   uint32 // among c's answers
+	acks    bool
+	message *mqtt.Message
+	route   *route
+	picked  []*subscription
+	sends   []peerSend
+	copies  []queuedCopy
+	waits   atomic.Int32
+	err     atomic.Pointer[error]
+}
+
+// queuedCopy is room for the message in the queues of targets, a message of its own there: a
+// session that matches by itself and as a member of a group gets two.
+type queuedCopy struct {
+	reserve *sessionstore.Reservation
+	targets []sessionstore.Target
+	arrive  []target // to whom it goes when it is committed
+}
+
+// publishOwed writes what is owed; delivery and PUBACK follow its commit, see settled.
+func (c *Connection) publishOwed(t *turn, r *route, p *mqtt.Publish) verdict {
+	ow := &owed{g: c.g, c: c, acks: p.QoS > 0, message: c.message(t, r, p)}
+	if ow.acks {
+		ow.place, _ = c.oweAck(p.PacketID)
+	}
+	c.g.submit(t, r, ow, nil)
+	if c.version != mqtt.V5 && c.windowFull() {
+		return holdBack
+	}
+	return goOn
+}
+
+func (c *Connection) windowFull() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.acks.entries) >= c.g.limits.ReceiveMaximum
+}
+
+// submit has what is owed for ow.message written, extra with it, and settles it afterwards.
+func (g *Gateway) submit(t *turn, r *route, ow *owed, extra store.Func) {
+	r.lent = true
+	ow.route, ow.picked, ow.sends = r, slices.Clone(t.picked), slices.Clone(t.sends)
+	var outbox store.Func
+	if r.selected && ow.message.Recipient == "" {
+		var err error
+		ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+		outbox, err = g.rules.Evaluate(ctx, ow.message)
+		cancel()
+		if err != nil {
+			g.settleNow(t, ow, err)
+			return
+		}
+	}
+	ow.copies = g.copies(ow)
+	for i := range ow.copies {
+		reserve, err := g.sessions.Reserve(ow.message, 0, ow.copies[i].targets)
+		if err != nil {
+			ow.cancel()
+			ow.copies = nil
+			g.settleNow(t, ow, err)
+			return
+		}
+		ow.copies[i].reserve = reserve
+	}
+	retain := ow.message.Retain && !r.basicIngest
+	writes := ow.copies != nil || outbox != nil || retain || extra != nil
+	peers := 0
+	if ow.message.QoS > 0 {
+		peers = len(ow.sends)
+	} else if len(ow.sends) > 0 {
+		m := fromMessage(ow.message)
+		g.sendToPeers(ow.sends, &m)
+	}
+	if !writes && peers == 0 {
+		g.settleNow(t, ow, nil)
+		return
+	}
+	ow.waits.Store(int32(peers))
+	if writes {
+		ow.waits.Add(1)
+	}
+	for i := range peers {
+		g.sendOwed(ow.sends[i], ow)
+	}
+	if !writes {
+		return
+	}
+	g.db.WriteAsync(func(ctx context.Context, tx store.Tx) error {
+		if retain {
+			if err := g.sessions.Retain(ctx, tx, ow.message); err != nil {
+				return err
+			}
+		}
+		for i := range ow.copies {
+			if err := ow.copies[i].reserve.Enqueue(ctx, tx); err != nil {
+				return err
+			}
+		}
+		if outbox != nil {
+			if err := outbox(ctx, tx); err != nil {
+				return err
+			}
+		}
+		if extra != nil {
+			return extra(ctx, tx)
+		}
+		return nil
+	}, ow.one)
+}
+
+// sendOwed sends to another node, whose acknowledgement is waited for.
+func (g *Gateway) sendOwed(to peerSend, ow *owed) {
+	done := func(err error) {
+		if errors.Is(err, mesh.ErrGone) {
+			err = nil // it had connected clean sessions only, and they are gone with it
+		}
+		ow.one(err)
+	}
+	err := g.mesh.Send(to.peer, ow.message, to.groups, done)
+	if errors.Is(err, mesh.ErrFull) {
+		g.workers.run(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+			defer cancel()
+			if err := g.mesh.SendWait(ctx, to.peer, ow.message, to.groups, done); err != nil {
+				done(err)
+			}
+		})
+		return
+	}
+	if err != nil {
+		done(err)
+	}
+}
+
+// one is called when one of the things that ow waits for is done.
+func (ow *owed) one(err error) {
+	if err != nil {
+		ow.err.Store(&err)
+	}
+	if ow.waits.Add(-1) > 0 {
+		return
+	}
+	if ow.c != nil {
+		ow.c.r.notify(note{c: ow.c, action: actSettled, owed: ow})
+		return
+	}
+	ow.done(ow.failure())
+}
+
+func (ow *owed) failure() error {
+	if e := ow.err.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+func (g *Gateway) settleNow(t *turn, ow *owed, err error) {
+	if err != nil {
+		ow.err.Store(&err)
+	}
+	if ow.c != nil {
+		g.settled(t, ow)
+		return
+	}
+	ow.done(err)
+}
+
+// copies are the queues that get a copy.
+func (g *Gateway) copies(ow *owed) []queuedCopy {
+	if ow.message.QoS == 0 || ow.message.Recipient != "" {
+		return nil
+	}
+	var out []queuedCopy
+	add := func(to sessionstore.Target, tg target) {
+		for i := range out {
+			if !slices.ContainsFunc(out[i].targets, func(t sessionstore.Target) bool { return t.Session == to.Session }) {
+				out[i].targets, out[i].arrive = append(out[i].targets, to), append(out[i].arrive, tg)
+				return
+			}
+		}
+		out = append(out, queuedCopy{targets: []sessionstore.Target{to}, arrive: []target{tg}})
+	}
+	for i := range ow.route.targets {
+		tg := &ow.route.targets[i]
+		if tg.sub.qos == 0 || !tg.session.stored() || tg.sub.noLocal && tg.session.clientID == ow.message.Source.ClientID {
+			continue
+		}
+		to := sessionstore.Target{Session: tg.session.number, RetainAsPublished: tg.sub.asPublished}
+		if len(out) == 0 {
+			add(to, *tg)
+		} else { // sessions of a route are distinct
+			out[0].targets, out[0].arrive = append(out[0].targets, to), append(out[0].arrive, *tg)
+		}
+	}
+	for _, s := range ow.picked {
+		if s.qos == 0 || !s.session.stored() {
+			continue
+		}
+		to := sessionstore.Target{Session: s.session.number, Group: s.share}
+		if !s.session.connected() && s.share != 0 {
+			to = sessionstore.Target{Session: s.share}
+		}
+		add(to, target{session: s.session, sub: s})
+	}
+	return out
+}
+
+// cancel gives the room in queues back.
+func (ow *owed) cancel() {
+	for i := range ow.copies {
+		if r := ow.copies[i].reserve; r != nil {
+			r.Cancel()
+		}
+	}
+}
+
+// settled delivers a message after its commit, and answers its publisher.
+func (g *Gateway) settled(t *turn, ow *owed) {
+	err := ow.failure()
+	if err != nil {
+		ow.cancel()
+		g.refuseOwed(t, ow, err)
+		return
+	}
+	g.distribute(t, ow)
+	if ow.acks {
+		ow.c.settleAck(t, ow.place, mqtt.Success)
+	}
+}
+
+// distribute delivers what has been committed.
+func (g *Gateway) distribute(t *turn, ow *owed) {
+	m := fromMessage(ow.message)
+	m.from = ow.from()
+	if ow.route.basicIngest {
+		return
+	}
+	picked, sends := t.picked, t.sends
+	t.picked, t.sends = ow.picked, nil // to other nodes it has gone already
+	g.deliverAll(t, ow.route, &m)
+	t.picked, t.sends = picked, sends
+	for i := range ow.copies {
+		id := ow.copies[i].reserve.ID()
+		for j := range ow.copies[i].arrive {
+			tg := &ow.copies[i].arrive[j]
+			tg.session.arrived(t, tg, &m, id)
+			g.nudge(tg.session, id)
+		}
+	}
+}
+
+func (ow *owed) from() *session {
+	if ow.c != nil {
+		return ow.c.session
+	}
+	return nil
+}
+
+// refuseOwed answers a message for which nothing was kept.
+func (g *Gateway) refuseOwed(t *turn, ow *owed, err error) {
+	code := mqtt.UnspecifiedError
+	if !errors.As(err, &code) || code != mqtt.QuotaExceeded {
+		g.log.Error("a message can't be stored", "clientId", ow.c.session.clientID, "topic", ow.message.Topic, "err", err)
+	}
+	g.metrics.dropped("not-stored")
+	g.deny(ow.c.session.clientID, ow.c.who.ID, Denial{Action: "iot:Publish", Resource: ow.message.Topic, Reason: err.Error(), Code: code})
+	if !ow.acks {
+		return
+	}
+	if ow.c.version != mqtt.V5 {
+		// Without an answer the client's window would shrink for ever; it repeats what it has
+		// on its next connection.
+		ow.c.r.notify(note{c: ow.c, action: actEnd, cause: &cause{reason: reasonThrottled, detail: "a message can't be stored"}})
+		return
+	}
+	ow.c.settleAck(t, ow.place, code)
+}
