@@ -33,7 +33,8 @@ type denials struct {
 	order   []string // clients by their first denial
 }
 
-func (d *denials) add(clientID string, n Denial) {
+// add records n; it returns false when the client's last one, less than a second ago, was the same.
+func (d *denials) add(clientID string, n Denial) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.clients == nil {
@@ -47,10 +48,19 @@ func (d *denials) add(clientID string, n Denial) {
 		}
 		d.order = append(d.order, clientID)
 	}
+	if k := len(list) - 1; k >= 0 {
+		last := list[k]
+		recent := n.Time.Sub(last.Time) < time.Second
+		if last.Time = n.Time; recent && last == n {
+			list[k].Time = n.Time
+			return false
+		}
+	}
 	if len(list) >= denialsPerClient {
 		list = append(list[:0], list[1:]...)
 	}
 	d.clients[clientID] = append(list, n)
+	return true
 }
 
 // Denials are the last things that were refused to a client id, oldest first.
@@ -60,10 +70,12 @@ func (g *Gateway) Denials(clientID string) []Denial {
 	return append([]Denial(nil), g.denials.clients[clientID]...)
 }
 
-// deny records a denial, and logs it.
+// deny records a denial, and logs it unless it only repeats.
 func (g *Gateway) deny(clientID, principal string, n Denial) {
 	n.Time, n.Principal = g.now(), principal
-	g.denials.add(clientID, n)
+	if !g.denials.add(clientID, n) {
+		return
+	}
 	g.log.Info("refused", "clientId", clientID, "principal", principal, "action", n.Action, "topic", n.Resource, "err", n.Reason)
 }
 

@@ -327,7 +327,7 @@ func (g *Gateway) loadSession(row *sessionstore.Session) *session {
 	s := &session{g: g, clientID: row.ClientID, version: row.Version, number: row.Number, expiry: row.ExpirySeconds, row: row}
 	for _, sub := range row.Subscriptions {
 		n := &subscription{session: s, filter: sub.Filter, qos: sub.QoS, noLocal: sub.NoLocal, asPublished: sub.RetainAsPublished, share: sub.Group}
-		s.subs = append(s.subs, n)
+		s.add(n)
 		g.addToTrie(n)
 	}
 	row.Subscriptions = nil

@@ -23,6 +23,7 @@ type session struct {
 	mu     sync.Mutex
 	ended  bool
 	subs   []*subscription
+	places map[string]int        // of filters in subs, when there are many
 	row    *sessionstore.Session // of the present connection, for the store
 	expiry uint32
 	queue  queue
@@ -63,13 +64,49 @@ func (s *session) window(c *Connection) int {
 	return n
 }
 
+// manySubs is from how many on a session has an index of its filters.
+const manySubs = 24
+
+// find is the place of a filter among subs; -1 none. With mu held, as its kin.
 func (s *session) find(filter string) int {
+	if s.places != nil {
+		if i, ok := s.places[filter]; ok {
+			return i
+		}
+		return -1
+	}
 	for i, sub := range s.subs {
 		if sub.filter == filter {
 			return i
 		}
 	}
 	return -1
+}
+
+func (s *session) add(sub *subscription) {
+	s.subs = append(s.subs, sub)
+	switch {
+	case s.places != nil:
+		s.places[sub.filter] = len(s.subs) - 1
+	case len(s.subs) >= manySubs:
+		s.places = make(map[string]int, 2*manySubs)
+		for i, sub := range s.subs {
+			s.places[sub.filter] = i
+		}
+	}
+}
+
+func (s *session) drop(i int) {
+	last := len(s.subs) - 1
+	if s.places != nil {
+		delete(s.places, s.subs[i].filter)
+		if i != last {
+			s.places[s.subs[last].filter] = i
+		}
+	}
+	s.subs[i] = s.subs[last]
+	s.subs[last] = nil
+	s.subs = s.subs[:last]
 }
 
 // announced are the filters among those that other nodes must know: shared subscriptions of
@@ -166,7 +203,7 @@ func (g *Gateway) subscribe(s *session, sub *subscription) (ok, fresh bool) {
 	}
 	i := s.find(sub.filter)
 	if i < 0 {
-		s.subs = append(s.subs, sub)
+		s.add(sub)
 		g.addToTrie(sub)
 		return true, true
 	}
@@ -186,10 +223,7 @@ func (g *Gateway) unsubscribe(s *session, filter string) bool {
 		return false
 	}
 	g.removeFromTrie(s.subs[i])
-	last := len(s.subs) - 1
-	s.subs[i] = s.subs[last]
-	s.subs[last] = nil
-	s.subs = s.subs[:last]
+	s.drop(i)
 	return true
 }
 
@@ -203,7 +237,7 @@ func (g *Gateway) endSession(s *session) (filters []string) {
 		g.removeFromTrie(sub)
 		filters = append(filters, sub.filter)
 	}
-	s.subs = nil
+	s.subs, s.places = nil, nil
 	return filters
 }
 

@@ -86,6 +86,9 @@ func (c *Connection) deliver(t *turn, m *outgoing, qos byte, retain bool, messag
 	}
 	t.out++
 	c.touchLocked(t)
+	if qos == 0 {
+		return nil // what does not fit is dropped: nobody waits
+	}
 	return c.fullLocked()
 }
 
