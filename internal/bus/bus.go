@@ -181,6 +181,9 @@ func (b *Bus) NodeID() string { return b.cfg.NodeID }
 // Prefix is the first token of the subjects between nodes.
 func (b *Bus) Prefix() string { return b.cfg.Prefix }
 
+// Shared tells whether other nodes may be on this NATS: it is not the embedded server.
+func (b *Bus) Shared() bool { return b.srv == nil }
+
 // Conn is the connection to NATS.
 func (b *Bus) Conn() *nats.Conn { return b.conn }
 

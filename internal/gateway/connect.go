@@ -350,6 +350,9 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 	if c.session.stored() {
 		g.workers.run(func() { c.session.resume(c) })
 	}
+	if c.leased && g.mesh != nil && !g.mesh.Alone() {
+		g.workers.run(func() { g.checkLease(c) })
+	}
 	g.presence(c, "connected", nil)
 	return nil
 }
@@ -358,7 +361,7 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 // known to other nodes, is written.
 func (g *Gateway) takeSession(ctx context.Context, c *Connection, p *mqtt.Connect, old *session) (present bool, err error) {
 	expiry := g.expirySeconds(p)
-	alone := g.mesh == nil || g.mesh.Alone()
+	alone := g.mesh == nil || g.mesh.Alone() && !g.bus.Shared() // a node that joins later must find the lease
 	if expiry == 0 && c.will == nil && alone && (old == nil || !old.stored()) {
 		if old != nil {
 			g.endSession(old)
@@ -410,7 +413,7 @@ func (g *Gateway) takeSession(ctx context.Context, c *Connection, p *mqtt.Connec
 			g.log.Warn("other nodes were not told of subscriptions", "clientId", p.ClientID, "err", err)
 		}
 	}
-	if got.Will != nil {
+	if got.Will != nil && (got.PreviousNode == "" || !g.member(got.PreviousNode)) {
 		m := *got.Will
 		m.Received = g.now()
 		g.workers.run(func() { g.publishWill(&m, nil) })

@@ -24,7 +24,9 @@ func (g *Gateway) teardown(c *Connection, why *cause) {
 		out, err := g.disconnected(ctx, c, why, publish, later)
 		switch {
 		case errors.Is(err, sessionstore.ErrFenced):
-			publish, ours = false, false // another node has the client now, or had it ended
+			// Another node has the client now, and leaves the will to this one; or it had this
+			// node taken for dead, and has published the will.
+			publish, ours = publish && why.reason == reasonDuplicate, false
 		case err != nil:
 			g.log.Error("the end of a connection can't be stored", "clientId", s.clientID, "err", err)
 		default:

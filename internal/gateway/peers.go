@@ -129,6 +129,26 @@ func (g *Gateway) reload(ctx context.Context, clientID string) error {
 	return nil
 }
 
+// member tells whether a node is among those that live.
+func (g *Gateway) member(node string) bool {
+	if g.mesh == nil {
+		return false
+	}
+	_, ok := g.mesh.Peer(node)
+	return ok
+}
+
+// checkLease ends a connection that another node has taken over between its lease and the
+// moment from which a kick would have found it.
+func (g *Gateway) checkLease(c *Connection) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	row, err := g.sessions.Session(ctx, c.session.clientID)
+	if err == nil && row.Epoch > c.epoch {
+		c.end(takenOver())
+	}
+}
+
 // sessionChanged tells the other nodes that a stored session has changed.
 func (g *Gateway) sessionChanged(ctx context.Context, clientID string) {
 	if g.mesh == nil || g.mesh.Alone() {

@@ -31,8 +31,9 @@ type Connected struct {
 	PreviousNode string
 	// Discarded is the number of a session that this one replaces; 0 none.
 	Discarded int64
-	// Will is that of an earlier connection whose node died, to be published now;
-	// nil none.
+	// Will is that of an earlier connection, still due; nil none. It is to be
+	// published now unless PreviousNode lives: that node publishes it as it ends
+	// the connection.
 	Will *mqtt.Message
 }
 
@@ -109,7 +110,7 @@ func (s *Store) Connect(ctx context.Context, r ConnectRequest) (*Connected, erro
 		if n.Number == 0 && r.ExpirySeconds > 0 {
 			n.Number = s.db.NextID()
 		}
-		if oldWill != nil && old.Node == "" && (oldDelay == 0 || !out.Present) {
+		if oldWill != nil && old.Node != s.cfg.Node && (oldDelay == 0 || !out.Present) {
 			if out.Will, err = codec.Parse(oldWill); err != nil {
 				return fmt.Errorf("the will of %s: %w", r.ClientID, err)
 			}
