@@ -42,7 +42,8 @@ func samples() []mqtt.Packet {
 		&mqtt.Suback{PacketID: 2, Codes: []mqtt.ReasonCode{1, 0x80}},
 		&mqtt.Unsubscribe{PacketID: 3, Filters: []string{"a", "b"}},
 		&mqtt.Unsuback{PacketID: 3},
-		mqtt.Pingreq{}, mqtt.Pingresp{},
+		mqtt.Pingreq{},
+		mqtt.Pingresp{},
 		&mqtt.Disconnect{},
 	}
 }

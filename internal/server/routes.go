@@ -9,7 +9,6 @@ import (
 
 // route lists every operation that has a handler: the method of a room.
 func route(s *api.Server, r *rooms) {
-
 	// The account as a whole.
 	api.Handle(s, iot.DescribeEndpoint, r.account.DescribeEndpoint)
 	api.Handle(s, iot.DescribeEventConfigurations, r.account.DescribeEventConfigurations)
