@@ -90,16 +90,21 @@ func device(t *testing.T, n *servertest.Node, policy string, statements ...strin
 	if _, err := n.IoT().AttachPolicy(ctx, &iot.AttachPolicyInput{PolicyName: &policy, Target: made.CertificateArn}); err != nil {
 		t.Fatal(err)
 	}
+	writeDevice(t, n, dir, *made.CertificatePem, *made.KeyPair.PrivateKey)
+	return dir
+}
+
+func writeDevice(t *testing.T, n *servertest.Node, dir, certificate, key string) {
+	t.Helper()
 	root, err := os.ReadFile(filepath.Join(n.Config.Data, "ca", "root.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"ca.pem": string(root), "cert.pem": *made.CertificatePem, "key.pem": *made.KeyPair.PrivateKey} {
+	for name, text := range map[string]string{"ca.pem": string(root), "cert.pem": certificate, "key.pem": key} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return dir
 }
 
 // TestAWSCLI drives the control and data planes with the AWS CLI.
