@@ -3,7 +3,7 @@
 GO ?= go
 FUZZTIME ?= 60s
 
-.PHONY: build test lint test-cluster test-clients fuzz generate bench-gateway bench-idle bench-shadow bench-provision
+.PHONY: build test lint test-cluster test-clients fuzz generate bench-gateway bench-idle bench-endurance bench-shadow bench-provision
 
 build: ## the one static binary, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/flotilla ./cmd/flotilla
@@ -39,11 +39,14 @@ generate: ## code and pages that are written by programs
 	$(GO) run ./cmd/flotilla config-doc > docs/config.md
 	$(GO) test ./internal/server -run TestCoverage -update
 
-bench-gateway: ## messages a second and server CPU beside mosquitto (on PATH)
+bench-gateway: ## server CPU per message and connect beside nats-server, mosquitto, flashmq (if on PATH) and a floor
 	python3 bench/gateway.py
 
-bench-idle: ## memory and CPU of 10,000 mutual-TLS connections
-	python3 bench/gateway.py --reps 5 idle-10k
+bench-idle: ## memory of 10,000 and 19,000 idle connections beside them
+	python3 bench/gateway.py --reps 3 idle-10k idle-19k idle-plain-19k
+
+bench-endurance: ## a million subscriptions, reconnect storm, slow clients, floods, ten minutes' soak
+	python3 bench/endurance.py
 
 bench-shadow: ## durable shadow updates through MQTT
 	$(GO) run ./bench/shadow

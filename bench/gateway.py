@@ -1,156 +1,153 @@
 #!/usr/bin/env python3
-"""Measure the device gateway beside mosquitto, interleaved in one run.
+"""Measure the device gateway beside other brokers, interleaved run by run.
 
-usage: bench/gateway.py [--reps 5] [--out bench/results/gateway.jsonl] [WORKLOAD ...]
+usage: bench/gateway.py [--reps 5] [--peers flotilla,mosquitto,...] [--out FILE] [WORKLOAD ...]
+       bench/gateway.py --table FILE [FILE ...]
 
-Needs Go; the traffic workloads also need mosquitto (Debian) on PATH. Every
-repetition starts fresh servers on loopback, and ends them by pid. Prints a table
-of medians [lowest..highest] of server CPU per message, and messages a second.
+Needs Go. Peers: mosquitto, flashmq and mochi are measured if a program of that
+name is on PATH or given by --binary NAME=PATH; nats-server and the floors (Go
+programs that relay or hold connections, and do nothing else) are built. Each run
+gets a fresh server on loopback, which is ended by pid. A JSON line a run goes to
+FILE; the table has medians [lowest..highest], and ratios of medians.
 """
-import argparse, json, os, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, collections, json, os, statistics, sys, tempfile, time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+import peers
+from peers import ROOT
+
+# name: (what the generator does, messages or connections, figure that decides, its unit, who can take part)
+BROKERS = ("flotilla", "mosquitto", "nats", "flashmq", "mochi")
+TRAFFIC = BROKERS + ("floor",)
+HELD = BROKERS + ("floor", "epollfloor")
 WORKLOADS = {
-    "fanin-q0": ("fanin -pubs 100 -subs 1 -qos 0 -n {n} -cap 64 -batch 1", 400_000),
-    "fanin-q0-batch16": ("fanin -pubs 100 -subs 1 -qos 0 -n {n} -cap 64 -batch 16", 1_000_000),
-    "fanin-q0-20k": ("fanin -pubs 100 -subs 1 -qos 0 -n {n} -cap 64 -rate 20000", 100_000),
-    "fanin-q1": ("fanin -pubs 100 -subs 1 -qos 1 -n {n} -cap 64 -window 16 -batch 1", 200_000),
-    "fanout-500": ("fanout -subs 500 -qos 0 -n {n} -cap 16 -batch 1", 1500),
-    "idle-10k": ("connect -tls -n {n} -c 16 -hold 10s -pings 200", 10_000),
+    "fanin-q0-x16": ("fanin -pubs 100 -subs 1 -qos 0 -n {n} -cap 64 -batch 16", 1_500_000, "srv_us_msg", TRAFFIC),
+    "fanin-q0": ("fanin -pubs 100 -subs 1 -qos 0 -n {n} -cap 64", 600_000, "srv_us_msg", TRAFFIC),
+    "fanin-100to4": ("fanin -pubs 100 -subs 4 -qos 0 -n {n} -cap 64", 250_000, "srv_us_msg", TRAFFIC),
+    "fanin-q1": ("fanin -pubs 100 -subs 1 -qos 1 -n {n} -cap 64 -window 16", 250_000, "srv_us_msg", TRAFFIC),
+    "fanout-500": ("fanout -subs 500 -qos 0 -n {n} -cap 16", 1500, "srv_us_msg", TRAFFIC),
+    "pairs-q1": ("pairs -k 200 -qos 1 -n {n} -cap 16 -window 16", 250_000, "srv_us_msg", BROKERS),
+    "paced-20k": ("fanin -pubs 100 -subs 1 -qos 0 -n {n} -cap 64 -rate 20000", 100_000, "srv_us_msg", TRAFFIC),
+    "subs-200k": ("subs -m 200000 -conns 200 -wild 0 -qos 0 -n {n} -pubs 10", 150_000, "srv_us_msg", BROKERS),
+    "connect": ("connect -tls -n 3000 -c 16 -hold 1s -pings 50", 0, "srv_ms_conn", HELD),
+    "connect-resumed": ("connect -tls -resume -n 3000 -c 16 -hold 1s -pings 50", 0, "srv_ms_conn", ("flotilla", "mosquitto", "nats", "flashmq", "mochi", "floor", "epollfloor")),
+    "idle-10k": ("connect -tls -n 10000 -c 16 -hold 10s -pings 200", 0, "held_rss_kib", HELD),
+    "idle-19k": ("connect -tls -n 19000 -c 16 -hold 10s -pings 200", 0, "held_rss_kib", HELD),
+    "idle-plain-19k": ("connect -n 19000 -c 16 -hold 10s -pings 200", 0, "held_rss_kib", HELD),
 }
-MOSQUITTO_SCALE = 0.4  # slower: shorter runs
+HEADLINE = [w for w in WORKLOADS if not w.startswith("idle")]
+SCALE = {"mosquitto": 0.4, "mochi": 0.4, ("nats", "pairs-q1"): 0.3, ("nats", "fanin-q1"): 0.4}  # slower: shorter runs
+GOALS = {"fanin-q0-x16": 0.6, "fanin-q0": 2.5, "fanin-100to4": 0.65, "fanin-q1": 3.8, "fanout-500": 1.4, "pairs-q1": 4.5, "paced-20k": 15,
+         "subs-200k": 5, "connect": 0.55, "connect-resumed": 0.40, "idle-10k": 12, "idle-19k": 12, "idle-plain-19k": 3}
 
 
-def build(bindir):
-    env = dict(os.environ, CGO_ENABLED="0")
-    subprocess.run(["go", "build", "-trimpath", "-o", bindir + "/flotilla", "./cmd/flotilla"], cwd=ROOT, env=env, check=True)
-    subprocess.run(["go", "build", "-o", bindir + "/prepare", "./bench/prepare"], cwd=ROOT, env=env, check=True)
-    subprocess.run(["go", "build", "-o", bindir + "/mqttload", "."], cwd=ROOT + "/bench/mqttload", env=env, check=True)
-
-
-def stop(proc):
-    proc.send_signal(signal.SIGTERM)
-    try:
-        proc.wait(20)
-    except subprocess.TimeoutExpired:
-        proc.kill()
-        proc.wait()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_for(what, ok, secs=30):
-    end = time.time() + secs
-    while time.time() < end:
-        if ok():
-            return
-        time.sleep(0.05)
-    raise SystemExit(what + ": not within %d s" % secs)
-
-
-def opens(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    except OSError:
-        return False
-
-
-def flotilla(bindir, work, tls, certs):
-    data = os.path.join(work, "data")
-    shutil.rmtree(data, ignore_errors=True)
-    plain = free_port()
-    args = [bindir + "/flotilla", "serve", "--data", data, "--limits", "unlimited",
-            "--mqtt-addr", "127.0.0.1:0", "--https-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0", "--nats-addr", "127.0.0.1:0",
-            "--mqtt-plain-addr", "127.0.0.1:%d" % plain, "--mqtt-plain-policy", "bench", "--log-level", "error"]
-    proc = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=open(work + "/flotilla.log", "w"))
-    ends = os.path.join(data, "endpoints.json")
-    wait_for("flotilla", lambda: os.path.exists(ends) or proc.poll() is not None)
-    subprocess.run([bindir + "/prepare", "-data", data] + (["-certs", certs] if tls else []), check=True)
-    return proc, json.load(open(ends))["mqtt"] if tls else "127.0.0.1:%d" % plain
-
-
-def mosquitto(work, tls, certs):
-    port = free_port()
-    conf = work + "/mosquitto.conf"
-    with open(conf, "w") as f:
-        f.write("listener %d 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest none\n"
-                "max_inflight_messages 0\nmax_queued_messages 0\nset_tcp_nodelay true\n" % port)
-        if tls:
-            ca = work + "/ca"
-            if not os.path.exists(ca + ".crt"):
-                run = lambda *a: subprocess.run(["openssl", *a], check=True, stderr=subprocess.DEVNULL)
-                run("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", ca + ".key")
-                run("req", "-x509", "-new", "-key", ca + ".key", "-days", "30", "-subj", "/CN=localhost", "-out", ca + ".crt")
-                os.chmod(ca + ".key", 0o644)
-            bundle = work + "/clients.pem"  # the clients' certificates are self-signed: each is its own CA
-            with open(bundle, "w") as b:
-                for c in sorted(os.listdir(certs + "/clients")):
-                    if c.endswith(".crt"):
-                        b.write(open(certs + "/clients/" + c).read())
-            f.write("cafile %s\ncertfile %s.crt\nkeyfile %s.key\nrequire_certificate true\n" % (bundle, ca, ca))
-    proc = subprocess.Popen(["mosquitto", "-c", conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for("mosquitto", lambda: opens(port))
-    return proc, "127.0.0.1:%d" % port
-
-
-def once(peer, name, a, bindir, work, certs):
-    flags, n = WORKLOADS[name]
+def once(bench, peer, name, scale):
+    flags, n, _, _ = WORKLOADS[name]
     tls = "-tls" in flags
-    if peer == "mosquitto":
-        proc, addr = mosquitto(work, tls, certs)
-        n = int(n * (1 if tls else MOSQUITTO_SCALE))
-    else:
-        proc, addr = flotilla(bindir, work, tls, certs)
+    n = int(n * scale * SCALE.get((peer, name), SCALE.get(peer, 1)))
+    args = flags.format(n=n).split()
+    if n:
+        args += ["-warm", str(max(n // 10, 200 if name.startswith("fanout") else 1000))]
+    idle = busy()
+    proc, addr = bench.start(peer, tls)
     try:
-        time.sleep(1)
-        args = [bindir + "/mqttload", *flags.format(n=int(n * a.scale)).split(), "-addr", addr, "-pid", str(proc.pid),
-                "-label", peer + "/" + name, "-deadline", "150s"] + (["-cert-dir", certs + "/clients"] if tls else [])
-        out = subprocess.run(args, capture_output=True, text=True)
-        if out.returncode != 0:
-            raise SystemExit("%s/%s: %s" % (peer, name, out.stderr or out.stdout))
-        return json.loads(out.stdout.splitlines()[-1])
+        time.sleep(0.5)
+        row = bench.load(args, addr, proc.pid, tls)
+        if proc.poll() is not None:
+            row["error"] = "the server ended with %d; %s" % (proc.returncode, row.get("error", ""))
     finally:
-        stop(proc)
+        peers.stop(proc)
+    row.update(peer=peer, workload=name, busy_before=idle)
+    return row
+
+
+def busy():
+    """Share of the machine that others use, over a moment."""
+    def read():
+        v = [int(x) for x in open("/proc/stat").readline().split()[1:9]]
+        return sum(v), v[3] + v[4]
+    t0, i0 = read()
+    time.sleep(0.3)
+    t1, i1 = read()
+    return round(1 - (i1 - i0) / max(1, t1 - t0), 2)
+
+
+def spread(values):
+    m = statistics.median(values)
+    digits = 3 if m < 1 else 2 if m < 10 else 1
+    return "%.*f [%.*f..%.*f]" % (digits, m, digits, min(values), digits, max(values))
+
+
+def table(rows, out=sys.stdout):
+    by = collections.defaultdict(list)
+    for r in rows:
+        by[r["workload"], r["peer"]].append(r)
+    used = [p for p in peers.ALL if any(k[1] == p for k in by)]
+    print("| workload | " + " | ".join(used) + " | to mosquitto | to floor | goal |", file=out)
+    print("|---" * (len(used) + 4) + "|", file=out)
+    notes = []
+    for name in WORKLOADS:
+        key, cells, med = WORKLOADS[name][2], [], {}
+        if not any(k[0] == name for k in by):
+            continue
+        for p in used:
+            runs = by[name, p]
+            good = [r[key] for r in runs if key in r and "error" not in r]
+            bad = [r for r in runs if "error" in r]
+            cell = "-"
+            if good:
+                med[p] = statistics.median(good)
+                cell = spread(good)
+                if key == "srv_us_msg":
+                    cell += " %.0fk/s" % (statistics.median(r["msg_s"] for r in runs if "error" not in r) / 1000)
+                if name == "connect-resumed" and statistics.median(r["resumed"] for r in runs if "resumed" in r) < 0.99 * 3000:
+                    cell += " (not resumed)"
+            if bad:
+                notes.append("%s/%s: %d of %d failed: %s" % (name, p, len(bad), len(runs), bad[0]["error"]))
+            for what in ("lost", "misordered", "stalls"):
+                if any(r.get(what) for r in runs):
+                    notes.append("%s/%s: %s %s" % (name, p, what, [r.get(what) for r in runs]))
+            cells.append(cell)
+        ratio = lambda p: "%.2f" % (med["flotilla"] / med[p]) if p in med and "flotilla" in med else "-"
+        floor = "epollfloor" if "epollfloor" in med else "floor"
+        print("| %s | %s | %s | %s | %s |" % (name, " | ".join(cells), ratio("mosquitto"), ratio(floor), GOALS.get(name, "-")), file=out)
+    others = [r["other_cores"] for r in rows if "other_cores" in r]
+    if others:
+        notes.append("other work on the machine, cores: median %.2f [%.2f..%.2f]" % (statistics.median(others), min(others), max(others)))
+    for n in notes:
+        print("- " + n, file=out)
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("workloads", nargs="*", default=["fanin-q0", "fanin-q0-batch16", "fanin-q1", "fanout-500"])
+    p.add_argument("workloads", nargs="*", help="default: all but the idle ones; 'all': all of " + ", ".join(WORKLOADS))
     p.add_argument("--reps", type=int, default=5)
-    p.add_argument("--scale", type=float, default=1)
-    p.add_argument("--peers", default="flotilla,mosquitto")
+    p.add_argument("--scale", type=float, default=1, help="factor for the number of messages")
+    p.add_argument("--peers", default=",".join(peers.ALL), help="default: all that are installed")
+    p.add_argument("--binary", action="append", default=[], metavar="NAME=PATH", help="program of a peer that is not on PATH")
     p.add_argument("--out", default=ROOT + "/bench/results/gateway.jsonl")
+    p.add_argument("--table", action="store_true", help="the arguments are files of results: print their table")
     a = p.parse_args()
-    os.makedirs(os.path.dirname(a.out), exist_ok=True)
-    results = {}
-    with tempfile.TemporaryDirectory(prefix="flotilla-bench-") as work:
-        os.chmod(work, 0o755)
-        bindir, certs = work + "/bin", work + "/certs"
-        os.makedirs(bindir)
-        build(bindir)
-        with open(a.out, "a") as out:
+    if a.table:
+        return table([json.loads(line) for f in a.workloads for line in open(f)])
+    names = HEADLINE if not a.workloads else list(WORKLOADS) if a.workloads == ["all"] else a.workloads
+    unknown = [n for n in names if n not in WORKLOADS]
+    if unknown:
+        raise SystemExit("no workload %s; there are: %s" % (", ".join(unknown), ", ".join(WORKLOADS)))
+    os.makedirs(os.path.dirname(a.out) or ".", exist_ok=True)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="flotilla-bench-") as work, open(a.out, "a") as out:
+        bench = peers.Bench(work, a.binary)
+        used = [p for p in a.peers.split(",") if bench.binary(p)]
+        for name in names:
             for rep in range(a.reps):
-                for name in a.workloads:
-                    for peer in a.peers.split(","):
-                        r = once(peer, name, a, bindir, work, certs)
-                        r.update(peer=peer, workload=name, rep=rep)
-                        out.write(json.dumps(r) + "\n")
-                        out.flush()
-                        results.setdefault((name, peer), []).append(r)
-                        print(json.dumps(r), file=sys.stderr)
-    keys = ["srv_us_msg", "msg_s", "rss_kib_conn", "srv_ms_conn", "conn_s"]
-    for (name, peer), rows in results.items():
-        cells = []
-        for k in keys:
-            v = [r[k] for r in rows if k in r]
-            if v:
-                cells.append("%s %.4g [%.4g..%.4g]" % (k, statistics.median(v), min(v), max(v)))
-        print("| %s | %s | %s |" % (name, peer, " | ".join(cells)))
+                for peer in (p for p in used if p in WORKLOADS[name][3]):
+                    r = once(bench, peer, name, a.scale)
+                    r["rep"] = rep
+                    rows.append(r)
+                    out.write(json.dumps(r) + "\n")
+                    out.flush()
+                    print(name, peer, r.get(WORKLOADS[name][2]), r.get("error", ""), file=sys.stderr, flush=True)
+    table(rows)
 
 
 if __name__ == "__main__":

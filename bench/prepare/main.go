@@ -1,25 +1,18 @@
-// Command prepare readies a running server for a benchmark, through the public
-// API: a policy that allows everything, and client certificates registered with it.
+// Command prepare readies a benchmark: certificates for servers and devices, and
+// a running flotilla server that accepts them, through its public API.
 //
-//	prepare -data DIR [-certs DIR]     DIR/clients/*.crt, made if missing
+//	prepare -certs DIR               makes DIR/{ca,server}.{crt,key} and DIR/clients/*.{crt,key}, unless they are there
+//	prepare -data DIR [-certs DIR]   a policy "bench" that allows everything; with -certs the clients' certificates, with it
 package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
-	"math/big"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
@@ -30,7 +23,7 @@ import (
 
 func main() {
 	data := flag.String("data", "", "data directory of the running server")
-	certs := flag.String("certs", "", "directory for client certificates")
+	certs := flag.String("certs", "", "directory for certificates")
 	n := flag.Int("n", 100, "client certificates")
 	flag.Parse()
 	if err := run(context.Background(), *data, *certs, *n); err != nil {
@@ -40,6 +33,16 @@ func main() {
 }
 
 func run(ctx context.Context, data, certs string, n int) error {
+	var clients []string
+	if certs != "" {
+		var err error
+		if clients, err = makeCertificates(certs, n); err != nil {
+			return err
+		}
+	}
+	if data == "" {
+		return nil
+	}
 	b, err := os.ReadFile(filepath.Join(data, "endpoints.json"))
 	if err != nil {
 		return err
@@ -61,18 +64,7 @@ func run(ctx context.Context, data, certs string, n int) error {
 	if err != nil && !errors.As(err, &exists) {
 		return err
 	}
-	if certs == "" {
-		return nil
-	}
-	dir := filepath.Join(certs, "clients")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	for i := range n {
-		text, err := certificate(dir, i)
-		if err != nil {
-			return err
-		}
+	for _, text := range clients {
 		out, err := c.RegisterCertificateWithoutCA(ctx, &iot.RegisterCertificateWithoutCAInput{CertificatePem: &text, Status: types.CertificateStatusActive})
 		if err != nil {
 			return err
@@ -82,35 +74,4 @@ func run(ctx context.Context, data, certs string, n int) error {
 		}
 	}
 	return nil
-}
-
-// certificate makes a self-signed client certificate and its key, and returns its PEM.
-func certificate(dir string, i int) (string, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return "", err
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		return "", err
-	}
-	t := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: fmt.Sprintf("device-%d", i)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
-	if err != nil {
-		return "", err
-	}
-	keyDER, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		return "", err
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	name := filepath.Join(dir, fmt.Sprintf("%05d", i))
-	return string(text), errors.Join(
-		os.WriteFile(name+".crt", text, 0o600),
-		os.WriteFile(name+".key", pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}), 0o600),
-	)
 }
