@@ -128,6 +128,39 @@ async function connect5(links, { link, options: o }) {
   };
 }
 
+// session gives a connected client, for the SDK's clients of services.
+async function session(o) {
+  if (!o.v5) {
+    const client = new mqtt.MqttClient(new io.ClientBootstrap()).new_connection(builder311(o).build());
+    await client.connect();
+    return {
+      client,
+      publish: (topic, payload) => client.publish(topic, payload, mqtt.QoS.AtLeastOnce),
+      close: () => client.disconnect(),
+    };
+  }
+  const client = new mqtt5.Mqtt5Client(builder5(o).build());
+  const connected = new Promise((resolve, reject) => {
+    client.on("connectionSuccess", resolve);
+    client.on("connectionFailure", ({ error }) => reject(error));
+  });
+  client.start();
+  await connected;
+  return {
+    client,
+    publish: async (topic, payload) => {
+      const puback = await client.publish({ topicName: topic, payload, qos: mqtt5.QoS.AtLeastOnce });
+      if (puback.reasonCode >= 0x80) throw new Refusal(`PUBLISH ${topic}`, puback.reasonCode);
+    },
+    close: async () => {
+      const stopped = new Promise((resolve) => client.on("stopped", resolve));
+      client.stop();
+      await stopped;
+      client.close();
+    },
+  };
+}
+
 if (require.main === module) {
   serve({
     connect: (links, request) => (request.options.v5 ? connect5 : connect311)(links, request),
@@ -137,4 +170,4 @@ if (require.main === module) {
   });
 }
 
-module.exports = { builder311, builder5 };
+module.exports = { session };
