@@ -82,8 +82,8 @@ def table(rows, out=sys.stdout):
     for r in rows:
         by[r["workload"], r["peer"]].append(r)
     used = [p for p in peers.ALL if any(k[1] == p for k in by)]
-    print("| workload | " + " | ".join(used) + " | to mosquitto | to floor | goal |", file=out)
-    print("|---" * (len(used) + 4) + "|", file=out)
+    print("| workload | " + " | ".join(used) + " | to mosquitto | to the best other broker | to floor | goal |", file=out)
+    print("|---" * (len(used) + 5) + "|", file=out)
     notes = []
     for name in WORKLOADS:
         key, cells, med = WORKLOADS[name][2], [], {}
@@ -108,8 +108,9 @@ def table(rows, out=sys.stdout):
                     notes.append("%s/%s: %s %s" % (name, p, what, [r.get(what) for r in runs]))
             cells.append(cell)
         ratio = lambda p: "%.2f" % (med["flotilla"] / med[p]) if p in med and "flotilla" in med else "-"
+        best = min((p for p in BROKERS[1:] if p in med), key=med.get, default="")
         floor = "epollfloor" if "epollfloor" in med else "floor"
-        print("| %s | %s | %s | %s | %s |" % (name, " | ".join(cells), ratio("mosquitto"), ratio(floor), GOALS.get(name, "-")), file=out)
+        print("| %s | %s | %s | %s %s | %s | %s |" % (name, " | ".join(cells), ratio("mosquitto"), ratio(best), best, ratio(floor), GOALS.get(name, "-")), file=out)
     others = [r["other_cores"] for r in rows if "other_cores" in r]
     if others:
         notes.append("other work on the machine, cores: median %.2f [%.2f..%.2f]" % (statistics.median(others), min(others), max(others)))

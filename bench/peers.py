@@ -1,5 +1,5 @@
 """Servers that the benchmarks measure: built or found, started on loopback, ended by pid."""
-import json, os, shutil, signal, socket, subprocess, time
+import atexit, json, os, shutil, signal, socket, subprocess, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = ("floor", "epollfloor")  # Go programs that only relay, or only hold connections
@@ -101,7 +101,9 @@ def mosquitto_conf(port, tls, certs, work):
 
 
 def nats_conf(port, tls, certs, work):
-    store = os.path.join(work, "nats")
+    # MQTT needs JetStream, which keeps QoS 1 messages in files: in memory, where there is such a place.
+    store = os.path.join("/dev/shm" if os.access("/dev/shm", os.W_OK) else work, "flotilla-bench-nats-%d" % os.getpid())
+    atexit.register(shutil.rmtree, store, ignore_errors=True)
     shutil.rmtree(store, ignore_errors=True)
     pair = 'tls { cert_file: "%s/server.crt", key_file: "%s/server.key", ca_file: "%s/ca.crt", verify: true, timeout: 30 }' % (certs, certs, certs)
     return ('server_name: bench\nlisten: "127.0.0.1:%d"\njetstream { store_dir: "%s", max_mem: 2G, max_file: 8G }\n'
