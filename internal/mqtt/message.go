@@ -37,6 +37,8 @@ type Source struct {
 	ClientID string
 	// PrincipalID is the certificate id, or another kind of principal's id.
 	PrincipalID string
+	// PrincipalType says what kind of id that is, as aws.Principal has it: ids of two kinds may be equal.
+	PrincipalType string
 	// Protocol is "MQTT", "WebSocket", "HTTP" or "" for the service.
 	Protocol string
 	// Address is the remote address; zero for the service.

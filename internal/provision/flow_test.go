@@ -129,10 +129,12 @@ func TestOwnershipToken(t *testing.T) {
 		}
 	}
 	k := w.create(t, claim)
-	otherClient, otherPrincipal := claim, claim
+	otherClient, otherPrincipal, otherType := claim, claim, claim
+	otherType.PrincipalType = "authorizer" // which may give any id
 	otherClient.ClientID, otherPrincipal.PrincipalID = "dev-2", strings.Repeat("d", 64)
 	refused("another client", otherClient, k.Token)
 	refused("another principal", otherPrincipal, k.Token)
+	refused("another type of principal", otherType, k.Token)
 	refused("another token", claim, k.Token[:len(k.Token)-1]+"_")
 	refused("its hash", claim, strings.Repeat("0", 64))
 

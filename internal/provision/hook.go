@@ -44,8 +44,12 @@ func (t *Templates) askHook(ctx context.Context, arn, certificateID, certificate
 	if t.Hook == nil {
 		return nil, refuse("functions are not available", nil)
 	}
+	claim := from.PrincipalID
+	if from.PrincipalType != "" && from.PrincipalType != typeCertificate {
+		claim = "" // whoever vouches for the device, no claim certificate does
+	}
 	payload, err := json.Marshal(hookRequest{
-		ClaimCertificateID: from.PrincipalID, CertificateID: certificateID, CertificatePEM: certificatePEM,
+		ClaimCertificateID: claim, CertificateID: certificateID, CertificatePEM: certificatePEM,
 		TemplateARN: t.arn(templateName), ClientID: from.ClientID, Parameters: parameters,
 	})
 	if err != nil {

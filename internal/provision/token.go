@@ -18,11 +18,23 @@ import (
 const (
 	tokenBytes = 32
 	sweepEvery = time.Minute
+
+	typeCertificate = "certificate" // of principals
 )
 
 func hashToken(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
+}
+
+// owner names the principal that a token belongs to. Ids of two types may be equal: a custom authorizer may
+// give that of a certificate.
+func owner(from mqtt.Source) string {
+	switch from.PrincipalType {
+	case "", typeCertificate:
+		return from.PrincipalID // has no colon, whatever type it is of
+	}
+	return from.PrincipalType + ":" + from.PrincipalID
 }
 
 // issue makes a pending certificate, from a CSR or with new keys, and the token that proves its ownership.
@@ -40,7 +52,7 @@ func (t *Templates) issue(ctx context.Context, csr string, from mqtt.Source) (*i
 	text := base64.RawURLEncoding.EncodeToString(secret[:])
 	k := &token{
 		hash: hashToken(text), certificateID: value(cert.CertificateId),
-		principalID: from.PrincipalID, clientID: from.ClientID, expires: until.UnixMilli(),
+		principalID: owner(from), clientID: from.ClientID, expires: until.UnixMilli(),
 	}
 	// Without the token the certificate is swept when its time is over.
 	err = t.DB.Write(ctx, func(_ context.Context, tx store.Tx) error { return insertToken(tx, k) })
@@ -62,7 +74,7 @@ func (t *Templates) token(tx store.Tx, text string, from mqtt.Source) (*token, e
 		return nil, badToken("Certificate ownership token is not valid.")
 	case err != nil:
 		return nil, err
-	case k.principalID != from.PrincipalID, k.clientID != from.ClientID, k.expires <= t.nowMS():
+	case k.principalID != owner(from), k.clientID != from.ClientID, k.expires <= t.nowMS():
 		// One message for all: a thief learns nothing.
 		return nil, badToken("Certificate ownership token is not valid.")
 	}

@@ -11,12 +11,16 @@ import (
 
 const form = 1
 
+const certificate = "certificate" // the usual type of principals
+
 const (
 	flagQoS1 = 1 << iota
 	flagRetain
 	flagProperties
 	flagSource
 	flagRecipient
+	flagCertificate   // the source's principal is a certificate
+	flagPrincipalType // it is of another type, which is written
 
 	allFlags = 1<<iota - 1
 )
@@ -53,6 +57,13 @@ func appendMessage(dst []byte, m *mqtt.Message, source bool) []byte {
 	}
 	if source {
 		flags |= flagSource
+		switch m.Source.PrincipalType {
+		case "":
+		case certificate:
+			flags |= flagCertificate
+		default:
+			flags |= flagPrincipalType
+		}
 	}
 	if m.Recipient != "" {
 		flags |= flagRecipient
@@ -70,6 +81,9 @@ func appendMessage(dst []byte, m *mqtt.Message, source bool) []byte {
 	if source {
 		dst = appendText(dst, m.Source.ClientID)
 		dst = appendText(dst, m.Source.PrincipalID)
+		if flags&flagPrincipalType != 0 {
+			dst = appendText(dst, m.Source.PrincipalType)
+		}
 		dst = appendText(dst, m.Source.Protocol)
 		switch a := m.Source.Address.Unmap(); {
 		case a.Is4():
@@ -135,6 +149,12 @@ func Parse(b []byte) (*mqtt.Message, error) {
 	if flags&flagSource != 0 {
 		m.Source.ClientID = string(r.text(maxText))
 		m.Source.PrincipalID = string(r.text(maxText))
+		switch {
+		case flags&flagCertificate != 0:
+			m.Source.PrincipalType = certificate
+		case flags&flagPrincipalType != 0:
+			m.Source.PrincipalType = string(r.text(64))
+		}
 		m.Source.Protocol = protocol(r.text(16))
 		if a := r.text(16); len(a) > 0 {
 			addr, ok := netip.AddrFromSlice(a)

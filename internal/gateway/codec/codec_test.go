@@ -22,10 +22,11 @@ var messages = map[string]*mqtt.Message{
 			PayloadFormat: new(byte(1)), MessageExpiry: new(uint32(0)), ContentType: "c", ResponseTopic: "r", CorrelationData: []byte{1},
 			UserProperties: []mqtt.UserProperty{{Key: "k", Value: strings.Repeat("v", 300)}, {}},
 		},
-		Source:    mqtt.Source{ClientID: "c", PrincipalID: "p", Protocol: "WebSocket", Address: netip.MustParseAddr("192.0.2.1")},
+		Source:    mqtt.Source{ClientID: "c", PrincipalID: "p", PrincipalType: "user", Protocol: "WebSocket", Address: netip.MustParseAddr("192.0.2.1")},
 		Recipient: "only",
 	},
-	"six": {Topic: "t", Source: mqtt.Source{ClientID: "c", Protocol: "other", Address: netip.MustParseAddr("2001:db8::1")}},
+	"certificate": {Topic: "t", Source: mqtt.Source{ClientID: "c", PrincipalID: "p", PrincipalType: "certificate"}},
+	"six":         {Topic: "t", Source: mqtt.Source{ClientID: "c", Protocol: "other", Address: netip.MustParseAddr("2001:db8::1")}},
 }
 
 var equal = cmp.Options{
