@@ -78,7 +78,7 @@ func (d *DataPlane) checkTopic(topic string) error {
 	if err := mqtt.ValidTopicName(topic); err != nil {
 		return invalid("the topic is not valid")
 	}
-	if !mqtt.MayPublish(topic) {
+	if !mqtt.MayPublish(topic) || mqtt.Confidential(topic) { // provisioning answers MQTT clients only
 		return &iotdata.UnauthorizedException{Message: "the topic is reserved"}
 	}
 	return nil

@@ -107,6 +107,7 @@ type Gateway struct {
 	connected atomic.Int64
 	accepted  atomic.Int64 // connections ever
 
+	known      chan struct{} // closed once sessions and nodes are known
 	loops      sync.WaitGroup
 	background sync.WaitGroup
 	stop       context.CancelFunc
@@ -139,7 +140,7 @@ func New(cfg Config, d Deps) (*Gateway, error) {
 		cfg: cfg, limits: limits, maxInflight: limits.MaxInflight, maxOut: cfg.MaxOutKiB << 10, maxTotalOut: int64(cfg.MaxTotalOutMiB) << 20,
 		account: d.Account, db: d.DB, bus: d.Bus, principals: d.Principals, policies: d.Policies, reserved: d.Reserved,
 		rules: d.Rules, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), topicPrefix: d.Account.ARN("iot", "topic/"),
-		registry: newRegistry(), trie: mqtt.NewTrie[*subscription](),
+		known: make(chan struct{}), registry: newRegistry(), trie: mqtt.NewTrie[*subscription](),
 	}
 	if cfg.MaxInflight > 0 {
 		g.maxInflight = min(cfg.MaxInflight, 65535)
@@ -178,6 +179,7 @@ func (g *Gateway) Start(ctx context.Context) error {
 			return fmt.Errorf("gateway: other nodes: %w", err)
 		}
 	}
+	close(g.known)
 	background, stop := context.WithCancel(context.Background())
 	g.stop = stop
 	g.watch.start(background)
@@ -240,8 +242,14 @@ func (g *Gateway) Close(ctx context.Context) error {
 func (c *Connection) end(why *cause) { c.r.notify(note{c: c, action: actEnd, cause: why}) }
 
 // Publish publishes a message of the service's own: no policy is asked. It returns once
-// what is owed to the absent is durable, and the message was handed to who is there.
+// what is owed to the absent is durable, and the message was handed to who is there. Before
+// the gateway has started nobody knows who that is: then it waits.
 func (g *Gateway) Publish(ctx context.Context, m *mqtt.Message) error {
+	select {
+	case <-g.known:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	return g.publish(ctx, m, nil)
 }
 

@@ -231,7 +231,9 @@ func (g *Gateway) lookUp(r *route) {
 	r.looked = true
 	if g.rules != nil {
 		r.rules = g.rules.Generation()
-		r.selected, r.mayBlock = g.rules.Selects(r.topic)
+		if !mqtt.Confidential(r.topic) {
+			r.selected, r.mayBlock = g.rules.Selects(r.topic)
+		}
 	}
 	g.match(r)
 	if g.mesh != nil {

@@ -82,6 +82,14 @@ func matchReserved(pattern, topic string) bool {
 	}
 }
 
+// Confidential tells whether messages on a topic carry what only the service and one
+// client may know: ownership tokens, keys. Nobody else is shown them, rules included.
+//
+// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
+func Confidential(topic string) bool {
+	return strings.HasPrefix(topic, "$aws/certificates/create") || strings.HasPrefix(topic, "$aws/provisioning-templates/")
+}
+
 // MayRetain tells whether a PUBLISH to a valid topic name may have RETAIN set.
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html#mqtt-retain

@@ -83,5 +83,5 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("--%s %q is not host:port", flag, addr)
 		}
 	}
-	return c.Gateway.Validate()
+	return errors.Join(c.Store.Validate(), c.Gateway.Validate())
 }

@@ -196,7 +196,6 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	})
 	outer := http.NewServeMux()
 	observe.Mount(outer, &s.health, metrics)
-	outer.Handle("/", door)
 	l, err := net.Listen("tcp", cfg.APIAddr)
 	if err != nil {
 		return nil, fmt.Errorf("api-addr: %w", err)
@@ -209,10 +208,26 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	if addrs.Plain != nil {
 		s.endpoints.MQTTPlain = addrs.Plain.String()
 	}
-	s.serve(l, api.HTTPServer(outer, cfg.API, log))
+	s.serve(l, api.HTTPServer(front{outer, door}, cfg.API, log))
 	s.health.SetReady(true)
 	s.onClose(func() error { s.health.SetReady(false); return dir.removeEndpoints() })
 	return s, dir.writeEndpoints(s.endpoints)
+}
+
+// front is the API listener's handler. Only its own paths go to a ServeMux, which would
+// answer AWS's paths with redirects (//, ..).
+type front struct {
+	own *http.ServeMux
+	api http.Handler
+}
+
+func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/healthz", "/readyz", "/metrics":
+		f.own.ServeHTTP(w, r)
+	default:
+		f.api.ServeHTTP(w, r)
+	}
 }
 
 // endpoint is the address that devices use for an endpoint type of AWS: the public

@@ -70,6 +70,14 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// Validate refuses a store that there is not.
+func (c Config) Validate() error {
+	if c.Store == "" || c.Store == "sqlite" || strings.HasPrefix(c.Store, "postgres://") || strings.HasPrefix(c.Store, "postgresql://") {
+		return nil
+	}
+	return fmt.Errorf("store: %q is neither sqlite nor a postgres:// URL", c.Store)
+}
+
 // Tx is one transaction, for the duration of the function it was passed to.
 // Close Rows before the next statement: PostgreSQL has one cursor a connection.
 type Tx interface {
@@ -140,14 +148,13 @@ type DB struct {
 func Open(ctx context.Context, cfg Config) (*DB, error) {
 	cfg = cfg.withDefaults()
 	var eng engine
-	var err error
+	err := cfg.Validate()
 	switch {
+	case err != nil:
 	case cfg.Store == "sqlite":
 		eng, err = openSQLite(ctx, cfg)
-	case strings.HasPrefix(cfg.Store, "postgres://"), strings.HasPrefix(cfg.Store, "postgresql://"):
-		eng, err = openPostgres(ctx, cfg)
 	default:
-		return nil, fmt.Errorf("store: %q is neither sqlite nor a postgres:// URL", cfg.Store)
+		eng, err = openPostgres(ctx, cfg)
 	}
 	if err != nil {
 		return nil, err

@@ -90,7 +90,6 @@ type load struct {
 	queued   map[int]bool   // PUBACK for a message owed to the absent subscriber
 	retained map[string]int // PUBACK for a retained message: topic -> newest value
 	versions map[string]int64
-	seen     map[int]bool // came to the absent subscriber after all
 }
 
 // TestKill kills the server while devices publish, retain and update shadows, and
@@ -101,10 +100,16 @@ func TestKill(t *testing.T) {
 	policy := append([]string{"iot:Publish topic/$aws/things/*", "iot:Subscribe topicfilter/$aws/things/*", "iot:Receive topic/$aws/things/*"}, everything...)
 	id := p.Identity(t, "all", policy...)
 	makeRule(t, p.Node, "stream", "SELECT * FROM 'test/queue'",
-		types.Action{Kinesis: &types.KinesisAction{RoleArn: new(roleARN), StreamName: new("kept"), PartitionKey: new("k")}})
+		types.Action{Kinesis: &types.KinesisAction{RoleArn: new(roleARN), StreamName: new("kept"), PartitionKey: new("k")}},
+		types.Action{Republish: &types.RepublishAction{RoleArn: new(roleARN), Topic: new("test/again"), Qos: new(int32(1))}})
 	absent := connect5(t, p.Node, id, "absent", persistent)
 	absent.subscribe(t, 1, "test/queue")
 	if err := absent.Disconnect(&paho.Disconnect{}); err != nil {
+		t.Fatal(err)
+	}
+	again := connect5(t, p.Node, id, "again", persistent)
+	again.subscribe(t, 1, "test/again")
+	if err := again.Disconnect(&paho.Disconnect{}); err != nil {
 		t.Fatal(err)
 	}
 	const publishers, things = 8, 4
@@ -113,7 +118,7 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	told := &load{queued: map[int]bool{}, retained: map[string]int{}, versions: map[string]int64{}, seen: map[int]bool{}}
+	told := &load{queued: map[int]bool{}, retained: map[string]int{}, versions: map[string]int64{}}
 	rounds := 3
 	if testing.Short() {
 		rounds = 1
@@ -210,32 +215,38 @@ func (l *load) check(t *testing.T, p *process, id servertest.Identity) {
 			t.Errorf("%s retains %d, %d was acknowledged", topic, got, n)
 		}
 	}
-	absent := connect5(t, p.Node, id, "absent", persistent)
-	if !absent.connack.SessionPresent {
-		t.Fatal("the session is gone")
+	l.reachedSession(t, p, id, "absent")
+	l.reachedSession(t, p, id, "again") // by way of a rule
+	l.reachedStream(t, p)
+	clear(l.queued)
+}
+
+// reachedSession has an absent subscriber come back and wait for all that it is owed.
+func (l *load) reachedSession(t *testing.T, p *process, id servertest.Identity, clientID string) {
+	t.Helper()
+	d := connect5(t, p.Node, id, clientID, persistent)
+	if !d.connack.SessionPresent {
+		t.Fatalf("the session of %s is gone", clientID)
 	}
-	missing := len(l.queued)
-	for missing > 0 {
+	seen := map[int]bool{}
+	for missing := len(l.queued); missing > 0; {
 		select {
-		case m := <-absent.got:
+		case m := <-d.got:
 			n, err := strconv.Atoi(string(m.Payload))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if l.queued[n] && !l.seen[n] {
+			if l.queued[n] && !seen[n] {
 				missing--
-				l.seen[n] = true
+				seen[n] = true
 			}
 		case <-time.After(patience):
-			t.Fatalf("%d acknowledged messages never came", missing)
+			t.Fatalf("%d acknowledged messages never came to %s", missing, clientID)
 		}
 	}
-	if err := absent.Disconnect(&paho.Disconnect{}); err != nil {
+	if err := d.Disconnect(&paho.Disconnect{}); err != nil {
 		t.Fatal(err)
 	}
-	l.reachedStream(t, p)
-	clear(l.queued)
-	clear(l.seen)
 }
 
 // reachedStream reads the rule's stream until it has shown every acknowledged message.

@@ -16,12 +16,12 @@ import (
 
 // Endpoint is an S3-compatible service that takes the objects of s3 actions.
 type Endpoint struct {
-	URL       string `name:"rules.s3-endpoint" help:"S3-compatible service for the s3 action, as a URL; objects go to the data directory when it is empty."`
-	Region    string `name:"rules.s3-region" help:"Region that requests to it are signed for; the deployment's when empty."`
-	AccessKey string `name:"rules.s3-access-key" help:"Access key for it."`
-	SecretKey string `name:"rules.s3-secret-key" help:"Secret key for it."`
+	URL       string `name:"rules.s3-endpoint" env:"FLOTILLA_RULES_S3_ENDPOINT" help:"S3-compatible service for the s3 action, as a URL; objects go to the data directory when it is empty."`
+	Region    string `name:"rules.s3-region" env:"FLOTILLA_RULES_S3_REGION" help:"Region that requests to it are signed for; the deployment's when empty."`
+	AccessKey string `name:"rules.s3-access-key" env:"FLOTILLA_RULES_S3_ACCESS_KEY" help:"Access key for it."`
+	SecretKey string `name:"rules.s3-secret-key" env:"FLOTILLA_RULES_S3_SECRET_KEY" help:"Secret key for it."`
 	// VirtualHost is how AWS itself wants it; most others want the bucket in the path.
-	VirtualHost bool `name:"rules.s3-virtual-host" help:"Name buckets in the host of its URLs, not in the path."`
+	VirtualHost bool `name:"rules.s3-virtual-host" env:"FLOTILLA_RULES_S3_VIRTUAL_HOST" help:"Name buckets in the host of its URLs, not in the path."`
 }
 
 // Open makes a client; region is used when the endpoint has none of its own.
