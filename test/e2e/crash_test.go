@@ -232,7 +232,7 @@ func (l *load) reachedSession(t *testing.T, p *process, id servertest.Identity, 
 	for missing := len(l.queued); missing > 0; {
 		select {
 		case m := <-d.got:
-			n, err := strconv.Atoi(string(m.Payload))
+			n, err := strconv.Atoi(strings.TrimSpace(string(m.Payload)))
 			if err != nil {
 				t.Fatal(err)
 			}
