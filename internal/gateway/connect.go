@@ -6,13 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
-	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"flotilla/internal/aws"
+	"flotilla/internal/gateway/domain"
 	"flotilla/internal/gateway/netpoll"
 	"flotilla/internal/gateway/sessionstore"
 	"flotilla/internal/mqtt"
@@ -21,10 +21,21 @@ import (
 
 // arrival is a connection before its CONNECT.
 type arrival struct {
-	sock          *netpoll.Socket
-	tls           *tls.Conn // nil without
-	remote, local net.Addr
-	rest          []byte // read beyond the CONNECT
+	id     string // of the connection; lifecycle events' sessionIdentifier
+	sock   *netpoll.Socket
+	tls    *tls.Conn // nil without, and for WebSocket
+	remote net.Addr
+	plain  bool   // without TLS, by the port for that
+	rest   []byte // read beyond the CONNECT
+
+	// What the TLS handshake has told.
+	serverName string
+	alpn       string
+	leaf       *x509.Certificate // nil: none was shown
+	domain     domain.Configuration
+
+	upgrade *upgrade      // of WebSocket; nil otherwise
+	signer  aws.Principal // who signed that; nobody without a signature
 }
 
 // conn is what packets are read from and written to.
@@ -133,13 +144,12 @@ func (g *Gateway) connect(a *arrival, p *mqtt.Connect) error {
 		p.ClientID = assigned
 	}
 	r := g.checkConnect(p)
-	var who aws.Principal
-	var cert *lang.Certificate
+	if a.id == "" {
+		a.id = uuid.NewString()
+	}
+	var who party
 	if r == nil {
-		var err error
-		if who, cert, err = g.identify(a); err != nil {
-			r = &refusal{code: mqtt.NotAuthorized, silent: true, detail: err.Error()}
-		}
+		who, r = g.identify(a, p)
 	}
 	if r == nil {
 		r = g.connectRate(p.ClientID)
@@ -148,8 +158,8 @@ func (g *Gateway) connect(a *arrival, p *mqtt.Connect) error {
 		g.deny(p.ClientID, who.ID, Denial{Action: "connect", Reason: r.detail, Code: r.code})
 		return r
 	}
-	c := g.newConnection(a, p, who)
-	if err := g.authorizeConnect(c, a, p, cert); err != nil {
+	c := g.newConnection(a, p, &who)
+	if err := g.authorizeConnect(c, a, p, &who); err != nil {
 		return err
 	}
 	return g.join(c, a, p, assigned)
@@ -182,20 +192,6 @@ func (g *Gateway) checkConnect(p *mqtt.Connect) *refusal {
 	return nil
 }
 
-// identify says whose certificate the TLS handshake has shown.
-func (g *Gateway) identify(a *arrival) (aws.Principal, *lang.Certificate, error) {
-	if a.tls == nil {
-		return aws.Principal{}, nil, nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	var leaf *x509.Certificate
-	if certs := a.tls.ConnectionState().PeerCertificates; len(certs) > 0 {
-		leaf = certs[0]
-	}
-	return g.principals.Identify(ctx, leaf)
-}
-
 // connectRate holds a client id to its rate of connects.
 func (g *Gateway) connectRate(clientID string) *refusal {
 	if g.limits.ConnectInterval > 0 && !g.recent.mayConnect(clientID, g.now(), g.limits.ConnectInterval) {
@@ -204,13 +200,11 @@ func (g *Gateway) connectRate(clientID string) *refusal {
 	return nil
 }
 
-func (g *Gateway) newConnection(a *arrival, p *mqtt.Connect, who aws.Principal) *Connection {
+func (g *Gateway) newConnection(a *arrival, p *mqtt.Connect, who *party) *Connection {
+	now := g.now()
 	c := &Connection{
-		g: g, r: g.reactors[int(g.nextLoop.Add(1))%len(g.reactors)], sock: a.sock, tls: a.tls, who: who,
-		started: g.now(), id: uuid.NewString(), version: p.Version, clean: p.CleanStart, wantsProblems: true,
-	}
-	if at, ok := a.remote.(*net.TCPAddr); ok {
-		c.addr = netip.AddrPortFrom(at.AddrPort().Addr().Unmap(), at.AddrPort().Port())
+		g: g, r: g.reactors[int(g.nextLoop.Add(1))%len(g.reactors)], sock: a.sock, tls: a.tls, who: who.Principal,
+		terms: g.termsOf(a, who.vouched, now), started: now, id: a.id, addr: address(a.remote), version: p.Version, clean: p.CleanStart, wantsProblems: true,
 	}
 	in := &p.Properties
 	c.limits = peerLimits{packet: in.MaximumPacketSize, receive: in.ReceiveMaximum, aliases: min(in.TopicAliasMaximum, uint16(g.limits.TopicAliasMaximum))}
@@ -240,11 +234,8 @@ func (g *Gateway) newConnection(a *arrival, p *mqtt.Connect, who aws.Principal) 
 }
 
 // authorizeConnect decides iot:Connect.
-func (g *Gateway) authorizeConnect(c *Connection, a *arrival, p *mqtt.Connect, cert *lang.Certificate) error {
-	conn := &lang.Connection{Protocol: "mqtt", ClientID: p.ClientID, SourceIP: c.addr.Addr().String(), Certificate: cert}
-	if a.tls != nil {
-		conn.DomainName = a.tls.ConnectionState().ServerName
-	}
+func (g *Gateway) authorizeConnect(c *Connection, a *arrival, p *mqtt.Connect, who *party) error {
+	conn := &lang.Connection{Protocol: "mqtt", ClientID: p.ClientID, SourceIP: c.addr.Addr().String(), DomainName: a.serverName, Certificate: who.certificate}
 	if g.expirySeconds(p) > 0 {
 		conn.ConnectAttributes = append(conn.ConnectAttributes, "PersistentConnect")
 	}
@@ -254,10 +245,15 @@ func (g *Gateway) authorizeConnect(c *Connection, a *arrival, p *mqtt.Connect, c
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	var err error
-	if a.tls != nil {
-		c.auth, err = g.policies.Open(ctx, c.who, conn)
-	} else {
+	switch {
+	case a.plain:
 		c.auth, err = g.policies.OpenNamed(ctx, g.cfg.PlainPolicy, conn)
+	case who.vouched != nil:
+		c.auth = g.newGuest(who.vouched, conn)
+	case a.signer != (aws.Principal{}) && who.Principal == a.signer:
+		c.auth = keyHolder{}
+	default:
+		c.auth, err = g.policies.Open(ctx, c.who, conn)
 	}
 	if err != nil {
 		g.log.Error("policies can't be read", "clientId", p.ClientID, "err", err)
@@ -342,6 +338,7 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 	g.connected.Add(1)
 	g.accepted.Add(1)
 	g.metrics.connects.WithLabelValues("accepted").Inc()
+	g.calendar.add(c)
 	c.session.conn.Store(c)
 	if g.closing.Load() {
 		c.end(&cause{code: mqtt.ServerShuttingDown, send: true, reason: reasonServer})
@@ -373,7 +370,7 @@ func (g *Gateway) takeSession(ctx context.Context, c *Connection, p *mqtt.Connec
 	}
 	req := sessionstore.ConnectRequest{ClientID: p.ClientID, Principal: c.who.ID, Version: p.Version, CleanStart: p.CleanStart, ExpirySeconds: expiry}
 	if c.will != nil {
-		c.will.message.Received, c.will.message.Source = c.started, mqtt.Source{ClientID: p.ClientID, PrincipalID: c.who.ID, Protocol: "MQTT", Address: c.addr.Addr()}
+		c.will.message.Received, c.will.message.Source = c.started, c.sourceAs(p.ClientID)
 		req.Will = &sessionstore.Will{Message: c.will.message, Delay: c.will.delay}
 	}
 	if p.Version == mqtt.V311 && p.CleanStart {

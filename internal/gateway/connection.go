@@ -34,6 +34,7 @@ type Connection struct {
 	id      string // lifecycle events' sessionIdentifier
 	epoch   int64  // of the client id; lifecycle events' versionNumber
 	will    *will
+	terms   *terms // nil for most
 
 	limits        peerLimits
 	connectEpoch  uint64 // of the policies that allowed iot:Connect; owned by watch after the CONNECT
@@ -107,6 +108,8 @@ const (
 	reasonServer         = "SERVER_INITIATED_DISCONNECT"
 	reasonAPI            = "API_INITIATED_DISCONNECT"
 	reasonThrottled      = "THROTTLED"
+	reasonWebSocketTTL   = "WEBSOCKET_TTL_EXPIRATION"
+	reasonCustomTTL      = "CUSTOMAUTH_TTL_EXPIRATION"
 )
 
 // cause is why a connection ends.
@@ -259,5 +262,13 @@ func (c *Connection) endWith(code mqtt.ReasonCode, reason, detail string) verdic
 
 // source is the publisher of this connection's messages.
 func (c *Connection) source() mqtt.Source {
-	return mqtt.Source{ClientID: c.session.clientID, PrincipalID: c.who.ID, Protocol: "MQTT", Address: c.addr.Addr()}
+	return c.sourceAs(c.session.clientID)
+}
+
+func (c *Connection) sourceAs(clientID string) mqtt.Source {
+	protocol := "MQTT"
+	if c.terms != nil && c.terms.webSocket {
+		protocol = "WebSocket"
+	}
+	return mqtt.Source{ClientID: clientID, PrincipalID: principalID(c.who), PrincipalType: c.who.Type, Protocol: protocol, Address: c.addr.Addr()}
 }

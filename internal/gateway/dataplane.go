@@ -49,7 +49,7 @@ func (d *DataPlane) Publish(ctx context.Context, in *iotdata.PublishRequest) (*i
 	}
 	m.Source.Protocol = "HTTP"
 	if c := aws.CallerFrom(ctx); c != nil {
-		m.Source.PrincipalID = c.ID
+		m.Source.PrincipalID, m.Source.PrincipalType = principalID(c.Principal), c.Type
 		m.Source.Address, _ = netip.ParseAddr(c.SourceIP)
 	}
 	if err := d.publish(ctx, m); err != nil {

@@ -59,6 +59,7 @@ func (g *Gateway) teardown(c *Connection, why *cause) {
 	c.ended = true
 	gone := c.gone
 	c.mu.Unlock()
+	g.calendar.remove(c)
 	if gone != nil {
 		close(gone)
 	}

@@ -62,9 +62,14 @@ type Deps struct {
 	Rules      Rules        // nil: none
 	TLS        *tls.Config  // of the listeners; asks for a client certificate
 	HTTP       http.Handler // for HTTPS on the ALPN port; nil: refused
-	Log        *slog.Logger
-	Metrics    *prometheus.Registry // nil: none
-	Now        func() time.Time     // time.Now when nil
+
+	Domains     Domains     // nil: the deployment has one name
+	Authorizers Authorizers // nil: no custom authentication
+	Signatures  Signatures  // nil: nobody signs with an access key
+
+	Log     *slog.Logger
+	Metrics *prometheus.Registry // nil: none
+	Now     func() time.Time     // time.Now when nil
 }
 
 // Gateway is the room. It is safe for concurrent use.
@@ -81,6 +86,9 @@ type Gateway struct {
 	policies    Policies
 	reserved    *mqtt.Mux
 	rules       Rules
+	domains     Domains
+	authorizers Authorizers
+	signatures  Signatures
 	log         *slog.Logger
 	now         func() time.Time
 	metrics     *metrics
@@ -102,6 +110,8 @@ type Gateway struct {
 	denials  denials
 	recent   recent
 	watch    watch
+	calendar calendar
+	bridges  bridges
 
 	door      door
 	connected atomic.Int64
@@ -139,7 +149,7 @@ func New(cfg Config, d Deps) (*Gateway, error) {
 	g := &Gateway{
 		cfg: cfg, limits: limits, maxInflight: limits.MaxInflight, maxOut: cfg.MaxOutKiB << 10, maxTotalOut: int64(cfg.MaxTotalOutMiB) << 20,
 		account: d.Account, db: d.DB, bus: d.Bus, principals: d.Principals, policies: d.Policies, reserved: d.Reserved,
-		rules: d.Rules, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), topicPrefix: d.Account.ARN("iot", "topic/"),
+		rules: d.Rules, domains: d.Domains, authorizers: d.Authorizers, signatures: d.Signatures, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), topicPrefix: d.Account.ARN("iot", "topic/"),
 		known: make(chan struct{}), registry: newRegistry(), trie: mqtt.NewTrie[*subscription](),
 	}
 	if cfg.MaxInflight > 0 {
@@ -153,7 +163,8 @@ func New(cfg Config, d Deps) (*Gateway, error) {
 		g.mesh = newMesh(g, d.Bus, cfg.Mesh)
 	}
 	g.workers = newWorkers(g, cfg.Workers)
-	g.watch.g = g
+	g.watch.init(g)
+	g.bridges.init()
 	g.door.init(g, d.TLS, d.HTTP)
 	for range cfg.Loops {
 		r, err := newReactor(g)
@@ -231,6 +242,7 @@ func (g *Gateway) Close(ctx context.Context) error {
 	for _, r := range g.reactors {
 		r.closeAll()
 	}
+	g.bridges.wait(ctx)
 	g.workers.wait()
 	if err := g.sessions.AckFlush(ctx); err != nil {
 		errs = append(errs, err)
@@ -357,6 +369,7 @@ func (g *Gateway) housekeep(ctx context.Context) {
 		case <-tick.C:
 		}
 		tidy.check(g.accepted.Load(), g.connected.Load())
+		g.keepTerms(g.now())
 		g.publishWills(ctx)
 		if n%5 != 0 {
 			continue

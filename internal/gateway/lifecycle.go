@@ -55,7 +55,7 @@ func (g *Gateway) event(topic string, c *Connection, e presenceEvent) {
 		return
 	}
 	now := g.now()
-	e.Timestamp, e.SessionID, e.Principal = now.UnixMilli(), c.id, c.who.ID
+	e.Timestamp, e.SessionID, e.Principal = now.UnixMilli(), c.id, principalID(c.who)
 	payload, err := json.Marshal(e)
 	if err != nil {
 		panic("gateway: " + err.Error()) // strings and numbers always marshal

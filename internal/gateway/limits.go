@@ -21,6 +21,7 @@ import (
 //	KeepAlive                  30-1200 s, 0 is 1200 s      v5 Server Keep Alive tells
 //	UserPropertyBytes          8 KiB    8 KiB    64 KiB     v5 PUBACK or DISCONNECT 0x97
 //	QueuedMessages a session   -        100,000  1,000,000  the newest is not queued for it
+//	WebSocketDuration          24 h     -        -          v5 DISCONNECT 0xA0; 3.1.1 close
 //	MessageExpiry              1-604,800 s                  brought into the range
 //
 // Topics and filters have at most 256 bytes and 7 slashes in each profile: package mqtt.
@@ -38,6 +39,7 @@ type Limits struct {
 	TopicAliasMaximum   int
 	UserPropertyBytes   int
 	QueuedMessages      int
+	WebSocketDuration   time.Duration
 }
 
 const (
@@ -56,7 +58,7 @@ func profile(name string) (Limits, error) {
 	case "aws":
 		return Limits{
 			PayloadBytes: 128 << 10, ClientIDBytes: 128, FiltersPerSubscribe: 8, Subscriptions: 50, PublishPerSecond: 100,
-			ReceiveMaximum: 100, MaxInflight: 100, ConnectInterval: time.Second, TopicAliasMaximum: 8,
+			ReceiveMaximum: 100, MaxInflight: 100, ConnectInterval: time.Second, TopicAliasMaximum: 8, WebSocketDuration: 24 * time.Hour,
 			UserPropertyBytes: 8 << 10, QueuedMessages: 100_000,
 		}, nil
 	case "", "default":

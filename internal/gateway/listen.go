@@ -5,20 +5,25 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
+	"flotilla/internal/aws/iot"
 	"flotilla/internal/gateway/netpoll"
 )
 
 // Protocols of the ALPN port.
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
 const (
-	alpnMQTT = "x-amzn-mqtt-ca"
-	alpnHTTP = "x-amzn-http-ca"
+	alpnMQTT   = "x-amzn-mqtt-ca" // MQTT with a client certificate
+	alpnHTTP   = "x-amzn-http-ca" // HTTPS with a client certificate
+	alpnCustom = "mqtt"           // MQTT with a custom authorizer
 )
 
 // door are the listeners and what has not sent its CONNECT yet.
@@ -33,6 +38,7 @@ type door struct {
 
 	slots   chan struct{} // one for each connection before its CONNECT
 	n       atomic.Int64
+	web     atomic.Int64 // connections that the HTTP server has
 	mu      sync.Mutex
 	opening map[net.Conn]struct{}
 	closed  bool
@@ -44,15 +50,29 @@ func (d *door) init(g *Gateway, cfg *tls.Config, h http.Handler) {
 	if cfg != nil {
 		d.tls, d.alpn = cfg.Clone(), cfg.Clone()
 		d.tls.NextProtos = nil
-		d.alpn.NextProtos = []string{alpnMQTT, alpnHTTP, "h2", "http/1.1"}
+		d.alpn.NextProtos = []string{alpnMQTT, alpnHTTP, alpnCustom, "h2", "http/1.1"}
+		d.alpn.ClientAuth = tls.RequestClientCert // who needs one is for domain and ALPN to say, and for CONNECT
 		// Larger records from the start: what we write is gathered already.
 		d.tls.DynamicRecordSizingDisabled, d.alpn.DynamicRecordSizingDisabled = true, true
+		if g.domains != nil {
+			d.tls, d.alpn = g.domains.TLS(d.tls), g.domains.TLS(d.alpn)
+		}
 	}
-	if h != nil {
+	if h == nil {
+		h = http.NotFoundHandler()
+	}
+	mux := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == webSocketPath {
+			g.serveWebSocket(w, r)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+	if cfg != nil {
 		d.conns = handedOver{conns: make(chan net.Conn), closed: make(chan struct{}), once: &sync.Once{}}
 		d.http = &http.Server{
-			Handler: withTLS(h), ConnContext: rememberTLS, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second,
-			IdleTimeout: 60 * time.Second, MaxHeaderBytes: 32 << 10,
+			Handler: withTLS(mux), ConnContext: rememberConn, ConnState: d.count, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second,
+			IdleTimeout: 60 * time.Second, MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 		}
 	}
 }
@@ -116,7 +136,7 @@ func (d *door) accept(ln net.Listener, k kind) {
 			continue
 		}
 		limit := int64(d.g.cfg.MaxConnections)
-		if !d.enter(conn) || limit > 0 && d.g.connected.Load()+d.n.Load() > limit {
+		if !d.enter(conn) || limit > 0 && d.g.connected.Load()+d.n.Load()+d.web.Load() > limit {
 			d.leave(conn)
 			_ = conn.Close()
 			<-d.slots
@@ -156,7 +176,7 @@ func (d *door) pending() int64 { return d.n.Load() }
 func (d *door) greet(conn net.Conn, k kind) {
 	sock := netpoll.NewSocket(conn)
 	_ = sock.SetDeadline(time.Now().Add(d.g.cfg.HandshakeTimeout))
-	arrival := arrival{sock: sock, remote: conn.RemoteAddr(), local: conn.LocalAddr()}
+	arrival := arrival{sock: sock, remote: conn.RemoteAddr(), plain: k == kindPlain}
 	if k != kindPlain {
 		cfg := d.tls
 		if k == kindALPN {
@@ -170,13 +190,35 @@ func (d *door) greet(conn net.Conn, k kind) {
 			return
 		}
 		d.g.metrics.handshakes.Inc()
-		arrival.tls = tc
-		if k == kindALPN && tc.ConnectionState().NegotiatedProtocol != alpnMQTT {
+		state := tc.ConnectionState()
+		arrival.tls, arrival.serverName, arrival.alpn = tc, state.ServerName, state.NegotiatedProtocol
+		if len(state.PeerCertificates) > 0 {
+			arrival.leaf = state.PeerCertificates[0]
+		}
+		var known bool
+		if arrival.domain, known = d.g.ofDomain(state.ServerName); !known { // it was, when the handshake began
+			_ = tc.Close()
+			return
+		}
+		if k == kindALPN && !arrival.speaksMQTT() {
 			d.handOver(tc)
 			return
 		}
 	}
 	d.g.admit(&arrival)
+}
+
+// speaksMQTT tells whether a connection to the ALPN port is MQTT, else HTTPS: without ALPN the domain says.
+//
+// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
+func (a *arrival) speaksMQTT() bool {
+	switch a.alpn {
+	case alpnMQTT, alpnCustom:
+		return true
+	case "":
+		return a.domain.ApplicationProtocol == iot.ApplicationProtocolSecureMqtt
+	}
+	return false
 }
 
 // handOver gives an HTTPS connection to the HTTP server.
@@ -251,9 +293,29 @@ func forHTTP(tc *tls.Conn) net.Conn {
 	return tc
 }
 
-type tlsKey struct{}
+// count keeps web.
+func (d *door) count(_ net.Conn, s http.ConnState) {
+	switch s {
+	case http.StateNew:
+		d.web.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		d.web.Add(-1)
+	}
+}
 
-func rememberTLS(ctx context.Context, c net.Conn) context.Context {
+type (
+	tlsKey        struct{}
+	connectionKey struct{}
+)
+
+// ConnectionID names the connection that a request to the ALPN port came by; "" for other requests.
+func ConnectionID(ctx context.Context) string {
+	id, _ := ctx.Value(connectionKey{}).(string)
+	return id
+}
+
+func rememberConn(ctx context.Context, c net.Conn) context.Context {
+	ctx = context.WithValue(ctx, connectionKey{}, uuid.NewString())
 	if o, ok := c.(otherHTTP); ok {
 		return context.WithValue(ctx, tlsKey{}, o.Conn)
 	}

@@ -17,18 +17,21 @@ type watch struct {
 // settleTime gathers changes that come together into one round.
 const settleTime = 50 * time.Millisecond
 
-func (w *watch) start(ctx context.Context) {
-	w.wake = make(chan struct{}, 1)
-	if w.g.bus == nil {
-		return
+func (w *watch) init(g *Gateway) { w.g, w.wake = g, make(chan struct{}, 1) }
+
+// poke has all connections looked at soon.
+func (w *watch) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
 	}
-	for _, kind := range []string{"certificate", "policy", "principal", "thing"} {
-		w.g.bus.OnChange(kind, func(string) {
-			select {
-			case w.wake <- struct{}{}:
-			default:
-			}
-		})
+}
+
+func (w *watch) start(ctx context.Context) {
+	if w.g.bus != nil {
+		for _, kind := range []string{"certificate", "policy", "principal", "thing", "accesskey"} {
+			w.g.bus.OnChange(kind, func(string) { w.poke() })
+		}
 	}
 	w.g.background.Go(func() { w.run(ctx) })
 }
@@ -59,6 +62,10 @@ func (w *watch) run(ctx context.Context) {
 
 // check ends a connection that may no longer be.
 func (w *watch) check(c *Connection) {
+	if _, signed := c.auth.(keyHolder); signed {
+		w.checkKey(c)
+		return
+	}
 	if c.now != nil {
 		if epoch, ok := c.now.Epoch(); ok && epoch == c.connectEpoch {
 			return
@@ -73,4 +80,19 @@ func (w *watch) check(c *Connection) {
 	}
 	c.denied("iot:Connect", "", d)
 	c.end(&cause{code: mqtt.NotAuthorized, send: true, reason: reasonForbidden, detail: "iot:Connect is no longer allowed"})
+}
+
+// checkKey ends a connection whose access key may no longer be used.
+func (w *watch) checkKey(c *Connection) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	good, err := w.g.signatures.Holds(ctx, c.who)
+	switch {
+	case err != nil:
+		w.g.log.Error("an access key can't be checked", "principal", c.who.ID, "err", err)
+	case !good:
+		const reason = "the access key is no longer active"
+		w.g.deny(c.clientID(), c.who.ID, Denial{Action: "iot:Connect", Reason: reason, Code: mqtt.NotAuthorized})
+		c.end(&cause{code: mqtt.NotAuthorized, send: true, reason: reasonForbidden, detail: reason})
+	}
 }
