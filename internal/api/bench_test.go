@@ -75,7 +75,7 @@ func BenchmarkDevicePublish(b *testing.B) {
 	api.Handle(s, iotdata.Publish, func(context.Context, *iotdata.PublishRequest) (*iotdata.PublishResponse, error) {
 		return &iotdata.PublishResponse{}, nil
 	})
-	h := s.Device(&anyone{}, &anyone{})
+	h := s.Device(api.Devices{Principals: &anyone{}, Policies: &anyone{}})
 	out := &sink{header: http.Header{}}
 	r := deviceRequest("POST", "/topics/a/b/c", "qos=1", nil)
 	payload := make([]byte, 128)

@@ -128,7 +128,7 @@ func TestDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &fleet{set: lang.Compile(lang.Named{Name: "p", Document: doc})}
-	s := httptest.NewUnstartedServer(w.Device(f, f))
+	s := httptest.NewUnstartedServer(w.Device(api.Devices{Principals: f, Policies: f}))
 	s.EnableHTTP2 = true
 	s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 	s.StartTLS()

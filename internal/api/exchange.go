@@ -46,7 +46,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.service = s.byScope[sig.service]
-	principal, err := s.authenticate(r.Context(), x, sig)
+	s.serveSigned(x, sig)
+}
+
+// serveSigned serves a request that bears a signature.
+func (s *Server) serveSigned(x *exchange, sig *signature) {
+	principal, err := s.authenticate(x.r.Context(), x, sig)
 	if err != nil {
 		x.fail(err)
 		return
@@ -58,9 +63,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	e, labels := x.service.find(r.Method, x.path)
+	e, labels := x.service.find(x.r.Method, x.path)
 	if e == nil {
-		x.fail(x.service.unknown(r.Method, x.path))
+		x.fail(x.service.unknown(x.r.Method, x.path))
 		return
 	}
 	x.call(e, labels, principal)

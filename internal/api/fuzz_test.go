@@ -58,7 +58,7 @@ func FuzzDecoder(f *testing.F) {
 		return &iotdata.PublishResponse{}, nil
 	})
 	accept := &anyone{}
-	h := s.Device(accept, accept)
+	h := s.Device(api.Devices{Principals: accept, Policies: accept})
 	f.Add("a/b", "qos=1&retain=true&messageExpiry=60", "W3siayI6InYifV0=", []byte("x"))
 	f.Add("a%2Fb", "qos=9", "!", []byte{})
 	f.Fuzz(func(t *testing.T, topic, query, properties string, body []byte) {

@@ -64,6 +64,12 @@ func parseSignature(r *http.Request, query url.Values) (*signature, error) {
 	return nil, errMissingToken
 }
 
+// isSigned tells whether a request bears what looks like a signature.
+func isSigned(r *http.Request, query url.Values) bool {
+	return query.Has("X-Amz-Algorithm") || query.Has("X-Amz-Signature") || query.Has("X-Amz-Credential") ||
+		strings.HasPrefix(first(r.Header["Authorization"]), "AWS4-")
+}
+
 // parseAuthorization reads
 //
 //	AWS4-HMAC-SHA256 Credential=ID/date/region/service/aws4_request, SignedHeaders=a;b, Signature=hex

@@ -12,8 +12,10 @@ import (
 	"flotilla/internal/bus"
 	"flotilla/internal/function"
 	"flotilla/internal/gateway"
+	"flotilla/internal/gateway/domain"
 	"flotilla/internal/iam"
 	"flotilla/internal/identity"
+	"flotilla/internal/identity/authorizer"
 	"flotilla/internal/observe"
 	"flotilla/internal/policy"
 	"flotilla/internal/provision"
@@ -29,26 +31,28 @@ type Config struct {
 	Data string `name:"data" default:"./flotilla-data" placeholder:"DIR" help:"Data directory; made when missing."`
 
 	MQTTAddr   string `name:"mqtt-addr" default:"127.0.0.1:8883" help:"MQTT over mutual TLS; port 0 picks a free one."`
-	HTTPSAddr  string `name:"https-addr" default:"127.0.0.1:8443" help:"MQTT and HTTPS of devices on one port, over mutual TLS, told apart by ALPN."`
+	HTTPSAddr  string `name:"https-addr" default:"127.0.0.1:8443" help:"MQTT, MQTT over WebSocket and HTTPS of devices on one port, told apart by ALPN."`
 	APIAddr    string `name:"api-addr" default:"127.0.0.1:8080" help:"All AWS APIs, /healthz, /readyz, /metrics."`
 	Account    string `name:"account" default:"123456789012" help:"AWS account id in ARNs."`
 	Region     string `name:"region" default:"us-east-1" help:"AWS region in ARNs; callers may use any."`
 	PublicHost string `name:"public-host" default:"localhost" help:"Host name or address under which devices reach this deployment; DescribeEndpoint answers it."`
 	Limits     string `name:"limits" default:"default" enum:"aws,default,unlimited" help:"Profile of limits: aws (its documented quotas), default (generous) or unlimited."`
 
-	Store     store.Config     `embed:""`
-	Bus       bus.Config       `embed:""`
-	Observe   observe.Config   `embed:""`
-	API       api.Config       `embed:""`
-	IAM       iam.Config       `embed:""`
-	Identity  identity.Config  `embed:""`
-	Policy    policy.Config    `embed:""`
-	Registry  registry.Config  `embed:""`
-	Provision provision.Config `embed:""`
-	Shadow    shadow.Config    `embed:""`
-	Function  function.Config  `embed:""`
-	Rules     rules.Config     `embed:""`
-	Gateway   gateway.Config   `embed:""`
+	Store      store.Config      `embed:""`
+	Bus        bus.Config        `embed:""`
+	Observe    observe.Config    `embed:""`
+	API        api.Config        `embed:""`
+	IAM        iam.Config        `embed:""`
+	Identity   identity.Config   `embed:""`
+	Authorizer authorizer.Config `embed:""`
+	Policy     policy.Config     `embed:""`
+	Registry   registry.Config   `embed:""`
+	Provision  provision.Config  `embed:""`
+	Shadow     shadow.Config     `embed:""`
+	Function   function.Config   `embed:""`
+	Rules      rules.Config      `embed:""`
+	Gateway    gateway.Config    `embed:""`
+	Domain     domain.Config     `embed:""`
 }
 
 // DefaultConfig is what `flotilla serve` runs without flags.

@@ -85,6 +85,24 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, iot.SetDefaultPolicyVersion, r.policies.SetDefaultPolicyVersion)
 	api.Handle(s, iot.TestAuthorization, r.policies.TestAuthorization)
 
+	// Custom authorizers.
+	api.Handle(s, iot.ClearDefaultAuthorizer, r.authorizers.ClearDefaultAuthorizer)
+	api.Handle(s, iot.CreateAuthorizer, r.authorizers.CreateAuthorizer)
+	api.Handle(s, iot.DeleteAuthorizer, r.authorizers.DeleteAuthorizer)
+	api.Handle(s, iot.DescribeAuthorizer, r.authorizers.DescribeAuthorizer)
+	api.Handle(s, iot.DescribeDefaultAuthorizer, r.authorizers.DescribeDefaultAuthorizer)
+	api.Handle(s, iot.ListAuthorizers, r.authorizers.ListAuthorizers)
+	api.Handle(s, iot.SetDefaultAuthorizer, r.authorizers.SetDefaultAuthorizer)
+	api.Handle(s, iot.TestInvokeAuthorizer, r.authorizers.TestInvokeAuthorizer)
+	api.Handle(s, iot.UpdateAuthorizer, r.authorizers.UpdateAuthorizer)
+
+	// Domain configurations.
+	api.Handle(s, iot.CreateDomainConfiguration, r.domains.CreateDomainConfiguration)
+	api.Handle(s, iot.DeleteDomainConfiguration, r.domains.DeleteDomainConfiguration)
+	api.Handle(s, iot.DescribeDomainConfiguration, r.domains.DescribeDomainConfiguration)
+	api.Handle(s, iot.ListDomainConfigurations, r.domains.ListDomainConfigurations)
+	api.Handle(s, iot.UpdateDomainConfiguration, r.domains.UpdateDomainConfiguration)
+
 	// Provisioning.
 	api.Handle(s, iot.CreateProvisioningClaim, r.templates.CreateProvisioningClaim)
 	api.Handle(s, iot.CreateProvisioningTemplate, r.templates.CreateProvisioningTemplate)

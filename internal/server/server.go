@@ -17,8 +17,10 @@ import (
 	"flotilla/internal/bus"
 	"flotilla/internal/function"
 	"flotilla/internal/gateway"
+	"flotilla/internal/gateway/domain"
 	"flotilla/internal/iam"
 	"flotilla/internal/identity"
+	"flotilla/internal/identity/authorizer"
 	"flotilla/internal/mqtt"
 	"flotilla/internal/observe"
 	"flotilla/internal/policy"
@@ -55,6 +57,8 @@ type rooms struct {
 	templates    *provision.Templates
 	shadows      *shadow.Shadows
 	rules        *rules.Engine
+	authorizers  *authorizer.Authorizers
+	domains      *domain.Domains
 	gateway      *gateway.Gateway
 }
 
@@ -161,6 +165,13 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	if err != nil {
 		return nil, err
 	}
+	cfg.Authorizer.Limits, cfg.Domain.Limits = cfg.Limits, cfg.Limits
+	r.authorizers = authorizer.New(cfg.Authorizer, authorizer.Deps{Account: acct, DB: db, Changes: news, Functions: functions, Tags: r.registry, Log: log})
+	r.domains = domain.New(cfg.Domain, domain.Deps{
+		Account: acct, DB: db, Changes: news, Authorizers: r.authorizers, Tags: r.registry,
+		Dir: cfg.Data, PublicHost: cfg.PublicHost, Hosts: []string{"localhost"}, Issue: issued(authority, cfg.Data), Log: log,
+	})
+	r.authorizers.Use(r.domains)
 	r.registry.Use(r.policies, r.shadows, r.taggable())
 	r.account = account.New(account.Deps{DB: db, Endpoint: s.endpoint})
 
@@ -175,7 +186,11 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	}
 	r.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{
 		Account: acct, DB: db, Bus: news, Principals: r.certificates, Policies: r.policies, Reserved: reserved, Rules: r.rules,
-		TLS: certificates.TLS(), HTTP: door.Device(r.certificates, r.policies), Log: log, Metrics: metrics,
+		TLS: certificates.TLS(), Log: log, Metrics: metrics,
+		HTTP: door.Device(api.Devices{
+			Principals: r.certificates, Policies: r.policies, Authorizers: httpAuthorizers{r.authorizers, r.domains}, Domains: httpDomains{r.domains},
+		}),
+		Domains: r.domains, Authorizers: mqttAuthorizers{r.authorizers}, Signatures: door,
 	})
 	if err != nil {
 		return nil, err
@@ -208,7 +223,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	if addrs.Plain != nil {
 		s.endpoints.MQTTPlain = addrs.Plain.String()
 	}
-	s.serve(l, api.HTTPServer(front{outer, door}, cfg.API, log))
+	s.serve(l, api.HTTPServer(front{outer, r.gateway.WebSocket(), door}, cfg.API, log))
 	s.health.SetReady(true)
 	s.onClose(func() error { s.health.SetReady(false); return dir.removeEndpoints() })
 	return s, dir.writeEndpoints(s.endpoints)
@@ -217,14 +232,17 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 // front is the API listener's handler. Only its own paths go to a ServeMux, which would
 // answer AWS's paths with redirects (//, ..).
 type front struct {
-	own *http.ServeMux
-	api http.Handler
+	own       *http.ServeMux
+	webSocket http.Handler // MQTT, for clients that a signature or a custom authorizer admits
+	api       http.Handler
 }
 
 func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/healthz", "/readyz", "/metrics":
 		f.own.ServeHTTP(w, r)
+	case "/mqtt":
+		f.webSocket.ServeHTTP(w, r)
 	default:
 		f.api.ServeHTTP(w, r)
 	}

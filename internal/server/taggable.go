@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"strings"
 
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/registry"
@@ -11,6 +12,18 @@ import (
 // tags, by the first part of their ARN's resource.
 func (r *rooms) taggable() map[string]registry.Exists {
 	return map[string]registry.Exists{
+		"authorizer": func(ctx context.Context, name string) error {
+			_, err := r.authorizers.DescribeAuthorizer(ctx, &iot.DescribeAuthorizerRequest{AuthorizerName: name})
+			return err
+		},
+		"domainconfiguration": func(ctx context.Context, name string) error { // NAME/SUFFIX
+			configuration, _, _ := strings.Cut(name, "/")
+			out, err := r.domains.DescribeDomainConfiguration(ctx, &iot.DescribeDomainConfigurationRequest{DomainConfigurationName: configuration})
+			if err == nil && !strings.HasSuffix(*out.DomainConfigurationArn, ":domainconfiguration/"+name) {
+				return &iot.ResourceNotFoundException{Message: "There is no domain configuration with this ARN."}
+			}
+			return err
+		},
 		"policy": func(ctx context.Context, name string) error {
 			_, err := r.policies.GetPolicy(ctx, &iot.GetPolicyRequest{PolicyName: name})
 			return err
