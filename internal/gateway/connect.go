@@ -151,9 +151,6 @@ func (g *Gateway) connect(a *arrival, p *mqtt.Connect) error {
 	if r == nil {
 		who, r = g.identify(a, p)
 	}
-	if r == nil {
-		r = g.connectRate(p.ClientID)
-	}
 	if r != nil {
 		g.deny(p.ClientID, who.ID, Denial{Action: "connect", Reason: r.detail, Code: r.code})
 		return r
@@ -161,6 +158,10 @@ func (g *Gateway) connect(a *arrival, p *mqtt.Connect) error {
 	c := g.newConnection(a, p, &who)
 	if err := g.authorizeConnect(c, a, p, &who); err != nil {
 		return err
+	}
+	if r := g.connectRate(c, p.ClientID); r != nil {
+		g.deny(p.ClientID, who.ID, Denial{Action: "connect", Reason: r.detail, Code: r.code})
+		return r
 	}
 	return g.join(c, a, p, assigned)
 }
@@ -192,8 +193,11 @@ func (g *Gateway) checkConnect(p *mqtt.Connect) *refusal {
 	return nil
 }
 
-// connectRate holds a client id to its rate of connects.
-func (g *Gateway) connectRate(clientID string) *refusal {
+// connectRate holds a client id to its rate of connects. Only who may use the client id uses up its rate.
+func (g *Gateway) connectRate(c *Connection, clientID string) *refusal {
+	if c.confined() {
+		clientID = c.who.ID + " " + clientID
+	}
 	if g.limits.ConnectInterval > 0 && !g.recent.mayConnect(clientID, g.now(), g.limits.ConnectInterval) {
 		return refuse(mqtt.QuotaExceeded, "the client id connects more often than once a second")
 	}
@@ -307,6 +311,9 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 	turn.Lock()
 	defer turn.Unlock()
 	old := g.registry.get(p.ClientID)
+	if c.confined() && old.heldByOther(c.who) {
+		return g.denyTaken(c, p)
+	}
 	if old != nil {
 		if oc := old.conn.Load(); oc != nil {
 			oc.end(takenOver()) // [MQTT-3.1.4-3]
@@ -317,6 +324,9 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 		}
 	}
 	present, err := g.takeSession(ctx, c, p, old)
+	if errors.Is(err, sessionstore.ErrHeld) {
+		return g.denyTaken(c, p)
+	}
 	if err != nil {
 		g.log.Error("a session can't be stored", "clientId", p.ClientID, "err", err)
 		return refuse(mqtt.UnspecifiedError, "the session can't be stored")
@@ -357,7 +367,7 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 // takeSession creates or resumes the session. Only what outlives the connection, or must be
 // known to other nodes, is written.
 func (g *Gateway) takeSession(ctx context.Context, c *Connection, p *mqtt.Connect, old *session) (present bool, err error) {
-	expiry := g.expirySeconds(p)
+	expiry := c.expirySeconds(p)
 	alone := g.mesh == nil || g.mesh.Alone() && !g.bus.Shared() // a node that joins later must find the lease
 	if expiry == 0 && c.will == nil && alone && (old == nil || !old.stored()) {
 		if old != nil {
@@ -368,7 +378,9 @@ func (g *Gateway) takeSession(ctx context.Context, c *Connection, p *mqtt.Connec
 		g.registry.put(c.session)
 		return false, nil
 	}
-	req := sessionstore.ConnectRequest{ClientID: p.ClientID, Principal: c.who.ID, Version: p.Version, CleanStart: p.CleanStart, ExpirySeconds: expiry}
+	req := sessionstore.ConnectRequest{
+		ClientID: p.ClientID, Principal: c.who.ID, Version: p.Version, CleanStart: p.CleanStart || c.confined(), ExpirySeconds: expiry, Yield: c.confined(),
+	}
 	if c.will != nil {
 		c.will.message.Received, c.will.message.Source = c.started, c.sourceAs(p.ClientID)
 		req.Will = &sessionstore.Will{Message: c.will.message, Delay: c.will.delay}
@@ -446,7 +458,7 @@ func (g *Gateway) connack(c *Connection, p *mqtt.Connect, present bool, assigned
 		set(mqtt.PropAssignedClientID)
 		out.AssignedClientID = assigned
 	}
-	if expiry := g.expirySeconds(p); expiry != p.Properties.SessionExpiry {
+	if expiry := c.expirySeconds(p); expiry != p.Properties.SessionExpiry {
 		set(mqtt.PropSessionExpiry)
 		out.SessionExpiry = expiry
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"flotilla/internal/gateway/sessionstore"
 	"flotilla/internal/mqtt"
 )
 
@@ -57,8 +58,14 @@ func (s *session) arrived(t *turn, tg *target, m *outgoing, message int64) (full
 	q.cursor = message
 	q.hold(message)
 	s.mu.Unlock()
-	if answer == no || tg.sub.noLocal && m.from == s {
+	switch {
+	case tg.sub.noLocal && m.from == s:
 		s.acked(message)
+		return nil
+	case answer == no:
+		if s.withhold(message, tg.sub.share) {
+			s.g.workers.run(func() { s.giveBack([]int64{message}) })
+		}
 		return nil
 	}
 	return c.deliver(t, m, 1, m.retain && tg.sub.asPublished, message)
@@ -152,8 +159,10 @@ func (s *session) drain(c *Connection) {
 			s.mu.Unlock()
 			return
 		}
+		var back []int64
 		for i := range page {
 			if !c.windowRoom() {
+				s.giveBack(back)
 				s.stopDraining()
 				t.flush()
 				s.refill(&t, c) // PUBACKs may have come in between
@@ -167,10 +176,11 @@ func (s *session) drain(c *Connection) {
 				s.queue.hold(q.ID)
 			}
 			s.mu.Unlock()
-			if !held {
-				s.send(&t, c, q.Message, q.ID, q.RetainAsPublished)
+			if !held && !s.send(&t, c, q) && s.withhold(q.ID, q.Group) {
+				back = append(back, q.ID)
 			}
 		}
+		s.giveBack(back)
 		t.flush()
 		t.now = s.g.now()
 	}
@@ -182,20 +192,50 @@ func (s *session) stopDraining() {
 	s.mu.Unlock()
 }
 
-// send gives a stored message to the client.
-func (s *session) send(t *turn, c *Connection, m *mqtt.Message, id int64, asPublished bool) {
+// send gives a stored message to the client; false when that may not receive it.
+func (s *session) send(t *turn, c *Connection, q *sessionstore.Queued) bool {
+	m := q.Message
 	if d := c.auth.Authorize("iot:Receive", c.g.topicARN(m.Topic)); !d.Allowed() {
 		c.denied("iot:Receive", m.Topic, d)
-		s.acked(id)
-		return
+		return false
 	}
 	out := fromMessage(m)
 	if !out.expires.IsZero() && !t.now.Before(out.expires) {
-		s.acked(id)
-		return
+		s.acked(q.ID)
+		return true
 	}
 	t.enc = t.enc[:0]
-	c.deliver(t, &out, 1, m.Retain && asPublished, id)
+	c.deliver(t, &out, 1, m.Retain && q.RetainAsPublished, q.ID)
+	return true
+}
+
+// withhold settles what becomes of a message that the client may not receive. One that was queued for the principal
+// that is connected now is removed. One that was queued while another principal had the session stays, passed over by
+// this connection, for that principal to come back. One that came through a shared subscription is to be given back to
+// the group: then withhold returns true.
+func (s *session) withhold(message, share int64) (giveBack bool) {
+	if share != 0 {
+		return true
+	}
+	s.mu.Lock()
+	others := s.row != nil && message <= s.row.PrincipalSince
+	s.mu.Unlock()
+	if !others {
+		s.acked(message)
+	}
+	return false
+}
+
+// giveBack has the members of groups share messages again that this session's client may not receive.
+func (s *session) giveBack(messages []int64) {
+	if len(messages) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	if err := s.g.sessions.GiveBack(ctx, s.number, messages); err != nil {
+		s.g.log.Warn("messages of a shared subscription can't be given back before the client leaves", "clientId", s.clientID, "err", err)
+	}
 }
 
 // nudged is called when another node has queued a message.

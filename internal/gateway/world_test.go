@@ -51,6 +51,24 @@ type world struct {
 type fakePolicies struct {
 	set    atomic.Pointer[lang.Set]
 	serial atomic.Uint64
+	claims sync.Map // ids of claim certificates
+	others sync.Map // *lang.Set by certificate id, in set's place
+}
+
+// allowOne governs one certificate by a document of its own.
+func (p *fakePolicies) allowOne(t testing.TB, cert tls.Certificate, document string) {
+	t.Helper()
+	d, err := lang.Parse(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.others.Store(certificateID(cert.Leaf), lang.Compile(lang.Named{Name: "one", Document: d}))
+	p.serial.Add(1)
+}
+
+func certificateID(leaf *x509.Certificate) string {
+	sum := sha256.Sum256(leaf.Raw)
+	return hex.EncodeToString(sum[:])
 }
 
 func (p *fakePolicies) allow(t testing.TB, document string) {
@@ -77,7 +95,20 @@ type fakeAuthorizer struct {
 }
 
 func (a *fakeAuthorizer) Authorize(action, resource string) lang.Decision {
+	if a.c.Certificate != nil {
+		if set, ok := a.p.others.Load(a.c.Certificate.ID); ok {
+			return set.(*lang.Set).Evaluate(&a.c, action, resource)
+		}
+	}
 	return a.p.set.Load().Evaluate(&a.c, action, resource)
+}
+
+func (a *fakeAuthorizer) Confined() bool {
+	if a.c.Certificate == nil {
+		return false
+	}
+	_, ok := a.p.claims.Load(a.c.Certificate.ID)
+	return ok
 }
 func (a *fakeAuthorizer) Epoch() (uint64, bool) { return a.p.serial.Load(), true }
 func (a *fakeAuthorizer) Cached(action, resource string) (lang.Decision, bool) {
@@ -91,8 +122,7 @@ func (p *fakePrincipals) Identify(_ context.Context, leaf *x509.Certificate) (aw
 	if leaf == nil {
 		return aws.Principal{}, nil, errors.New("no certificate")
 	}
-	sum := sha256.Sum256(leaf.Raw)
-	id := hex.EncodeToString(sum[:])
+	id := certificateID(leaf)
 	if _, gone := p.revoked.Load(id); gone {
 		return aws.Principal{}, nil, errors.New("revoked")
 	}

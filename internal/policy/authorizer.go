@@ -167,6 +167,7 @@ type state struct {
 	generation atomic.Uint64
 	serial     uint64    // no other state has it
 	set        *lang.Set // nil: nothing is allowed
+	confined   bool
 	conn       lang.Connection
 	deps       []dependency
 
@@ -206,6 +207,10 @@ func (a *authorizer) open(ctx context.Context) (lang.Authorizer, error) {
 	a.state.Store(st)
 	return a, nil
 }
+
+// Confined tells whether the connection's certificate is a claim certificate: it shares client ids with devices
+// that it must not disturb.
+func (a *authorizer) Confined() bool { return a.state.Load().confined }
 
 // Authorize implements lang.Authorizer.
 func (a *authorizer) Authorize(action, resource string) lang.Decision {
@@ -289,7 +294,7 @@ func (a *authorizer) load(ctx context.Context) (*state, error) {
 		return st, err
 	}
 	if template != "" {
-		st.set = claimSet(p.account, template)
+		st.set, st.confined = claimSet(p.account, template), true
 		return st, nil
 	}
 	if a.conn.ClientID != "" {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/eclipse/paho.golang/paho"
 
 	"flotilla/internal/server/servertest"
 )
@@ -150,4 +151,50 @@ func TestTrustedUserClaim(t *testing.T) {
 	if _, err := c.Publish(deadline(t), publish5("test/x")); err == nil {
 		t.Error("a claim certificate published telemetry")
 	}
+}
+
+// A claim certificate may connect with any client id, but not in the place of a device.
+func TestClaimDisturbsNoDevice(t *testing.T) {
+	d := servertest.Start(t)
+	makeTemplate(t, d.Node(0))
+	made, err := d.Node(0).IoT().CreateProvisioningClaim(t.Context(), &iot.CreateProvisioningClaimInput{TemplateName: new("pumps")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair([]byte(*made.CertificatePem), []byte(*made.KeyPair.PrivateKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim := servertest.Identity{TLS: pair}
+	all := d.Node(0).Identity(t, "all", everything...)
+	steal := func(when string) {
+		t.Helper()
+		if _, err := dial5(t, d.Node(1), claim, "pump"); err == nil {
+			t.Errorf("%s: a claim took the client id with a clean start", when)
+		}
+		if _, err := dial5(t, d.Node(1), claim, "pump", persistent); err == nil {
+			t.Errorf("%s: a claim resumed the session", when)
+		}
+	}
+	pump := connect5(t, d.Node(0), all, "pump", persistent)
+	pump.subscribe(t, 1, "test/pump")
+	steal("connected")
+	if err := pump.Disconnect(&paho.Disconnect{}); err != nil {
+		t.Fatalf("the device was disconnected: %v", err)
+	}
+	pump.gone(t)
+	connect5(t, d.Node(0), all, "a").publish(t, "test/pump", "kept", 1)
+	steal("absent")
+	pump = connect5(t, d.Node(0), all, "pump", persistent)
+	if !pump.connack.SessionPresent {
+		t.Fatal("the session is gone")
+	}
+	if got := string(pump.next(t).Payload); got != "kept" {
+		t.Errorf("got %q", got)
+	}
+	clean := connect5(t, d.Node(0), all, "clean")
+	if _, err := dial5(t, d.Node(1), claim, "clean"); err == nil {
+		t.Error("a claim took the client id of a connection without a session")
+	}
+	clean.publish(t, "test/x", "still there", 1)
 }

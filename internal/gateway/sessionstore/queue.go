@@ -288,6 +288,26 @@ func (s *Store) Claim(ctx context.Context, session *Session, group int64, limit 
 // release gives what came through shared subscriptions back to their groups.
 func (s *Store) release(ctx context.Context, tx store.Tx, number int64) error {
 	rows, err := tx.Query(`UPDATE mqtt_queue SET session = share WHERE session = $1 AND share <> 0 RETURNING share, size`, number)
+	return s.released(ctx, number, rows, err)
+}
+
+// GiveBack gives messages that came through shared subscriptions, and that the session's client may not have, back to
+// their groups.
+func (s *Store) GiveBack(ctx context.Context, session int64, ids []int64) error {
+	err := s.write(ctx, func(ctx context.Context, tx store.Tx) error {
+		for _, id := range ids {
+			rows, err := tx.Query(`UPDATE mqtt_queue SET session = share WHERE session = $1 AND id = $2 AND share <> 0 RETURNING share, size`, session, id)
+			if err := s.released(ctx, session, rows, err); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return wrap("give back", err)
+}
+
+// released counts rows of a group and a size that went from a session to the group.
+func (s *Store) released(ctx context.Context, number int64, rows store.Rows, err error) error {
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,8 @@ type ConnectRequest struct {
 	CleanStart    bool
 	ExpirySeconds uint32
 	Will          *Will // nil: none
+	// Yield has Connect fail with ErrHeld when a connection or a session of another principal has the client id.
+	Yield bool
 }
 
 // Connected is what Connect gives.
@@ -37,14 +39,14 @@ type Connected struct {
 	Will *mqtt.Message
 }
 
-const sessionColumns = `client_id, number, principal, protocol, expiry_seconds, node, epoch, connected, disconnected`
+const sessionColumns = `client_id, number, principal, protocol, expiry_seconds, node, epoch, connected, disconnected, principal_since`
 
 type scanner interface{ Scan(dest ...any) error }
 
 // scanSession reads sessionColumns, and more after them.
 func scanSession(from scanner, s *Session, more ...any) error {
 	var protocol, expiry, connected, disconnected int64
-	dest := []any{&s.ClientID, &s.Number, &s.Principal, &protocol, &expiry, &s.Node, &s.Epoch, &connected, &disconnected}
+	dest := []any{&s.ClientID, &s.Number, &s.Principal, &protocol, &expiry, &s.Node, &s.Epoch, &connected, &disconnected, &s.PrincipalSince}
 	if err := from.Scan(append(dest, more...)...); err != nil {
 		return err
 	}
@@ -88,6 +90,9 @@ func (s *Store) Connect(ctx context.Context, r ConnectRequest) (*Connected, erro
 			return err
 		}
 		live := old.Number != 0 && (expires == nil || *expires > now.UnixMilli())
+		if r.Yield && (live || old.Node != "") && old.Principal != r.Principal {
+			return ErrHeld
+		}
 		out.Present = live && !r.CleanStart && old.Version == r.Version
 		out.PreviousNode = old.Node
 		n := &out.Session
@@ -97,7 +102,10 @@ func (s *Store) Connect(ctx context.Context, r ConnectRequest) (*Connected, erro
 		}
 		switch {
 		case out.Present:
-			n.Number = old.Number
+			n.Number, n.PrincipalSince = old.Number, old.PrincipalSince
+			if old.Principal != r.Principal {
+				n.PrincipalSince = s.db.NextID()
+			}
 			if n.Subscriptions, err = subscriptions(tx, n.Number); err != nil {
 				return err
 			}
@@ -116,11 +124,11 @@ func (s *Store) Connect(ctx context.Context, r ConnectRequest) (*Connected, erro
 			}
 		}
 		_, err = tx.Exec(`INSERT INTO mqtt_session (`+sessionColumns+`, expires, will, will_delay, will_due)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, NULL, $9, $10, NULL)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $11, NULL, $9, $10, NULL)
 			ON CONFLICT (client_id) DO UPDATE SET number = EXCLUDED.number, principal = EXCLUDED.principal, protocol = EXCLUDED.protocol,
 				expiry_seconds = EXCLUDED.expiry_seconds, node = EXCLUDED.node, epoch = EXCLUDED.epoch, connected = EXCLUDED.connected,
-				disconnected = 0, expires = NULL, will = EXCLUDED.will, will_delay = EXCLUDED.will_delay, will_due = NULL`,
-			n.ClientID, n.Number, n.Principal, int64(n.Version), int64(n.ExpirySeconds), n.Node, n.Epoch, n.Connected.UnixMilli(), will, willDelay)
+				disconnected = 0, principal_since = EXCLUDED.principal_since, expires = NULL, will = EXCLUDED.will, will_delay = EXCLUDED.will_delay, will_due = NULL`,
+			n.ClientID, n.Number, n.Principal, int64(n.Version), int64(n.ExpirySeconds), n.Node, n.Epoch, n.Connected.UnixMilli(), will, willDelay, n.PrincipalSince)
 		return err
 	})
 	if err != nil {
@@ -313,7 +321,7 @@ func (s *Store) Bury(ctx context.Context, node string) (int64, error) {
 
 func wrap(op string, err error) error {
 	var full *FullError
-	if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) || errors.As(err, &full) {
+	if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrHeld) || errors.Is(err, ErrNotFound) || errors.As(err, &full) {
 		return err
 	}
 	return fmt.Errorf("sessionstore: %s: %w", op, err)

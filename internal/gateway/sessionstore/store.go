@@ -22,6 +22,8 @@ var (
 	// ErrFenced says that the connection is no longer its client id's: it was
 	// taken over, or its session has ended.
 	ErrFenced = errors.New("sessionstore: the connection was taken over")
+	// ErrHeld says that another principal's connection or session has the client id.
+	ErrHeld = errors.New("sessionstore: the client id is another principal's")
 	// ErrNotFound says that there is no such session or retained message.
 	ErrNotFound = errors.New("sessionstore: not found")
 )
@@ -105,7 +107,10 @@ type Session struct {
 	ClientID  string
 	Number    int64 // 0: nothing is kept beyond the connection
 	Principal string
-	Version   mqtt.Version
+	// PrincipalSince is the id above which messages were queued while Principal had the session; those up to it
+	// were queued for another principal.
+	PrincipalSince int64
+	Version        mqtt.Version
 	// ExpirySeconds is how long the session outlives its connection; Never.
 	ExpirySeconds uint32
 	// Node holds the connection; "" none.

@@ -569,3 +569,74 @@ func TestLoadPages(t *testing.T) {
 		}
 	})
 }
+
+func TestYieldLeavesWhatIsAnothers(t *testing.T) {
+	each(t, sessionstore.Config{}, func(t *testing.T, w world) {
+		yield := func(id, principal string) error {
+			_, err := w.Connect(t.Context(), sessionstore.ConnectRequest{ClientID: id, Principal: principal, Version: mqtt.V5, CleanStart: true, Yield: true})
+			return err
+		}
+		absent := w.connect("absent", false, hour).Session
+		w.disconnect(&absent)
+		w.connect("leased", true, 0)
+		gone := w.connect("gone", true, 0).Session
+		w.disconnect(&gone)
+		for _, id := range []string{"absent", "leased"} {
+			if err := yield(id, "another"); !errors.Is(err, sessionstore.ErrHeld) {
+				t.Errorf("%s: %v", id, err)
+			}
+			if err := yield(id, absent.Principal); err != nil {
+				t.Errorf("%s, its own: %v", id, err)
+			}
+		}
+		for _, id := range []string{"gone", "new"} {
+			if err := yield(id, "another"); err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+	})
+}
+
+func TestPrincipalSince(t *testing.T) {
+	each(t, sessionstore.Config{}, func(t *testing.T, w world) {
+		connect := func(principal string) sessionstore.Session {
+			return w.connectWith(sessionstore.ConnectRequest{ClientID: "c", Principal: principal, Version: mqtt.V5, ExpirySeconds: hour}).Session
+		}
+		first := connect("a")
+		id := w.mustEnqueue(message("t", "one"), sessionstore.Target{Session: first.Number})
+		if again := connect("a"); again.PrincipalSince != 0 {
+			t.Errorf("%+v", again)
+		}
+		other := connect("b")
+		if other.PrincipalSince <= id {
+			t.Errorf("message %d counts as queued for b: %+v", id, other)
+		}
+		if id := w.mustEnqueue(message("t", "two"), sessionstore.Target{Session: first.Number}); id <= other.PrincipalSince {
+			t.Errorf("message %d does not count as queued for b: %+v", id, other)
+		}
+		if again := connect("b"); again.PrincipalSince != other.PrincipalSince {
+			t.Errorf("%+v", again)
+		}
+		all := w.load()
+		if len(all) != 1 || all[0].PrincipalSince != other.PrincipalSince {
+			t.Errorf("%+v", all)
+		}
+	})
+}
+
+func TestGiveBack(t *testing.T) {
+	each(t, sessionstore.Config{}, func(t *testing.T, w world) {
+		a := w.connect("a", false, hour).Session
+		group := w.subscribe(&a, "$share/g/t")[0].Group
+		one := w.mustEnqueue(message("t", "one"), sessionstore.Target{Session: a.Number, Group: group})
+		w.mustEnqueue(message("t", "two"), sessionstore.Target{Session: a.Number, Group: group})
+		own := w.mustEnqueue(message("t", "own"), sessionstore.Target{Session: a.Number})
+		if err := w.GiveBack(t.Context(), a.Number, []int64{one, own}); err != nil {
+			t.Fatal(err)
+		}
+		w.wantQueue(group, "one")
+		w.wantQueue(a.Number, "two", "own")
+		w.wantCount(group, 1)
+		w.wantCount(a.Number, 2)
+	})
+}

@@ -10,6 +10,7 @@ CREATE TABLE mqtt_session (
     epoch          BIGINT NOT NULL,           -- number of the connection; rises
     connected      BIGINT NOT NULL,
     disconnected   BIGINT NOT NULL,           -- 0 while connected
+    principal_since BIGINT NOT NULL,          -- messages up to this id were queued for another principal
     expires        BIGINT,                    -- when the row ends; NULL while connected, or never
     will           BYTEA,                     -- message, form in internal/gateway/codec; NULL = none, or no longer owed
     will_delay     BIGINT NOT NULL,           -- milliseconds
