@@ -21,7 +21,6 @@ type Config struct {
 	MaxConnections   int           `name:"gateway.max-connections" help:"Most connections; 0 is no limit but the system's."`
 	MaxHandshakes    int           `name:"gateway.max-handshakes" default:"1024" help:"Most connections that have not sent their CONNECT yet."`
 	HandshakeTimeout time.Duration `name:"gateway.handshake-timeout" default:"10s" help:"Time for TLS handshake and CONNECT."`
-	MaxInflight      int           `name:"gateway.max-inflight" help:"Most unacknowledged QoS 1 messages to a client; 0 is what the limits profile says."`
 	SessionExpiry    time.Duration `name:"gateway.session-expiry" default:"1h" help:"Longest life of a persistent session without a connection."`
 	MaxOutKiB        int           `name:"gateway.max-out-kib" default:"1024" help:"KiB that may wait for a slow client before QoS 0 is dropped and QoS 1 holds back its publishers."`
 	MaxTotalOutMiB   int           `name:"gateway.max-total-out-mib" default:"256" help:"The same for all clients together, in MiB."`
@@ -36,6 +35,9 @@ type Config struct {
 	// tells protocols by ALPN; empty is off.
 	MQTTAddr  string `kong:"-" toml:"-"`
 	HTTPSAddr string `kong:"-" toml:"-"`
+	// Limit replaces single limits of the profile.
+	Limit LimitSettings `embed:""`
+
 	// Limits names the limits profile: "aws", "default" or "unlimited"; see Limits.
 	Limits string `kong:"-" toml:"-"`
 	// NodeID names this node among those that share the store.

@@ -76,7 +76,6 @@ type Deps struct {
 type Gateway struct {
 	cfg         Config
 	limits      Limits
-	maxInflight int
 	maxOut      int
 	maxTotalOut int64
 	account     aws.Account
@@ -134,6 +133,7 @@ func New(cfg Config, d Deps) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Limit.apply(&limits)
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
@@ -147,13 +147,10 @@ func New(cfg Config, d Deps) (*Gateway, error) {
 		return nil, errors.New("gateway: TLS listeners need a TLS configuration")
 	}
 	g := &Gateway{
-		cfg: cfg, limits: limits, maxInflight: limits.MaxInflight, maxOut: cfg.MaxOutKiB << 10, maxTotalOut: int64(cfg.MaxTotalOutMiB) << 20,
+		cfg: cfg, limits: limits, maxOut: cfg.MaxOutKiB << 10, maxTotalOut: int64(cfg.MaxTotalOutMiB) << 20,
 		account: d.Account, db: d.DB, bus: d.Bus, principals: d.Principals, policies: d.Policies, reserved: d.Reserved,
 		rules: d.Rules, domains: d.Domains, authorizers: d.Authorizers, signatures: d.Signatures, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), topicPrefix: d.Account.ARN("iot", "topic/"),
 		known: make(chan struct{}), registry: newRegistry(), trie: mqtt.NewTrie[*subscription](),
-	}
-	if cfg.MaxInflight > 0 {
-		g.maxInflight = min(cfg.MaxInflight, 65535)
 	}
 	g.slow.timeout = cfg.SlowTimeout
 	cfg.Sessions.Node, cfg.Sessions.Now, cfg.Sessions.Log = cfg.NodeID, d.Now, d.Log

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -51,6 +52,56 @@ const (
 	// aws profile arrives at the 149,504 bytes that AWS announces.
 	headroom = 10 << 10
 )
+
+// LimitSettings replace single limits of the profile; zero keeps it, -1 lifts a limit that
+// may be lifted.
+type LimitSettings struct {
+	PayloadBytes        int           `name:"gateway.max-payload-bytes" help:"Largest payload of a message in bytes; 0 is what the limits profile says, here as below."`
+	ClientIDBytes       int           `name:"gateway.max-client-id-bytes" help:"Longest client id in bytes."`
+	FiltersPerSubscribe int           `name:"gateway.max-filters-per-subscribe" help:"Most filters in a SUBSCRIBE."`
+	Subscriptions       int           `name:"gateway.max-subscriptions" help:"Most subscriptions of a connection; -1 is no limit."`
+	PublishPerSecond    int           `name:"gateway.max-publish-per-second" help:"Most messages that a connection publishes in a second; -1 is no limit."`
+	ReceiveMaximum      int           `name:"gateway.receive-maximum" help:"Most unacknowledged QoS 1 messages from a client, up to 65535."`
+	MaxInflight         int           `name:"gateway.max-inflight" help:"Most unacknowledged QoS 1 messages to a client, up to 65535."`
+	ConnectInterval     time.Duration `name:"gateway.connect-interval" help:"Least time between two CONNECTs of a client id."`
+	TopicAliasMaximum   int           `name:"gateway.topic-alias-maximum" help:"Most topic aliases of a connection in each direction; -1 is none."`
+	UserPropertyBytes   int           `name:"gateway.max-user-property-bytes" help:"Most bytes of user properties of a packet."`
+	QueuedMessages      int           `name:"gateway.max-queued-messages" help:"Most messages that wait for a session."`
+	WebSocketDuration   time.Duration `name:"gateway.max-websocket-duration" help:"Longest life of a WebSocket connection."`
+}
+
+// apply replaces the limits that are set.
+func (o *LimitSettings) apply(l *Limits) {
+	for _, f := range []struct {
+		set int
+		at  *int
+		max int
+	}{
+		{o.PayloadBytes, &l.PayloadBytes, 64 << 20},
+		{o.ClientIDBytes, &l.ClientIDBytes, 65535},
+		{o.FiltersPerSubscribe, &l.FiltersPerSubscribe, 1024},
+		{o.Subscriptions, &l.Subscriptions, math.MaxInt},
+		{o.PublishPerSecond, &l.PublishPerSecond, math.MaxInt},
+		{o.ReceiveMaximum, &l.ReceiveMaximum, 65535},
+		{o.MaxInflight, &l.MaxInflight, 65535},
+		{o.TopicAliasMaximum, &l.TopicAliasMaximum, 65535},
+		{o.UserPropertyBytes, &l.UserPropertyBytes, 16 << 20},
+		{o.QueuedMessages, &l.QueuedMessages, math.MaxInt},
+	} {
+		switch lifts := f.at == &l.Subscriptions || f.at == &l.PublishPerSecond || f.at == &l.TopicAliasMaximum; {
+		case f.set > 0:
+			*f.at = min(f.set, f.max)
+		case f.set < 0 && lifts:
+			*f.at = 0
+		}
+	}
+	if o.ConnectInterval > 0 {
+		l.ConnectInterval = o.ConnectInterval
+	}
+	if o.WebSocketDuration > 0 {
+		l.WebSocketDuration = o.WebSocketDuration
+	}
+}
 
 // profile gives the limits of that name; "" is default.
 func profile(name string) (Limits, error) {

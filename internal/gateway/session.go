@@ -57,7 +57,7 @@ func (s *session) persistent() bool { return s.stored() }
 
 // window is how many unacknowledged messages the client may have.
 func (s *session) window(c *Connection) int {
-	n := c.g.maxInflight
+	n := c.g.limits.MaxInflight
 	if c.limits.receive > 0 {
 		n = min(n, int(c.limits.receive))
 	}
