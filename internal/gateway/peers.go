@@ -69,7 +69,7 @@ func (g *Gateway) deliverFromPeer(m *mqtt.Message, groups []string) {
 		if gr == nil {
 			continue
 		}
-		if s, _ := gr.choose(true); s != nil {
+		if s, _, _ := gr.choose(&t, m.Topic, true); s != nil {
 			tg := target{session: s.session, sub: s}
 			g.deliverTo(&t, &tg, &out, 0)
 		}

@@ -2,8 +2,10 @@ package gateway_test
 
 import (
 	"crypto/tls"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"flotilla/internal/gateway"
 	"flotilla/internal/mqtt"
@@ -193,4 +195,52 @@ func TestRefusedConnectsUseUpNoRate(t *testing.T) {
 		_, ack := w.as(t, owner, "pump")
 		return !ack.Code.Failed()
 	})
+}
+
+// A member of a shared subscription that may not receive a message does not swallow it.
+func TestSharedSubscriptionSkipsMembersThatMayNotReceive(t *testing.T) {
+	for name, session := range map[string]func(*mqtt.Connect){"clean": v5, "persistent": persistent} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t)
+			deaf := certificate(t, "deaf")
+			w.rules.allowOne(t, deaf, noReceive)
+			d, _ := w.as(t, deaf, "deaf", session)
+			d.subscribe(1, "$share/g/+/sec/+")
+			good, _ := w.as(t, certificate(t, "good"), "good", session)
+			good.subscribe(1, "$share/g/+/sec/+")
+			a, _ := w.connect(t, "a")
+			for i := range 40 {
+				a.publish("x/sec/y", fmt.Sprint(i), byte(i%2))
+				if got := string(good.message().Payload); got != fmt.Sprint(i) {
+					t.Fatalf("message %d is %s", i, got)
+				}
+			}
+			d.quiet()
+			// With nobody there who may, it is as if nobody were there.
+			good.disconnect()
+			for i := range 4 {
+				a.publish("x/sec/y", fmt.Sprint(i), 1)
+			}
+			d.quiet()
+			d.disconnect()
+			if name == "clean" {
+				return
+			}
+			// It claims what waits for the group when it comes back, and gives it back.
+			d, _ = w.as(t, deaf, "deaf", session)
+			d.quiet()
+			eventually(t, "the messages", func() bool {
+				good, _ = w.as(t, certificate(t, "good"), "good", session)
+				if _, err := good.read(50 * time.Millisecond); err != nil {
+					return false
+				}
+				return true
+			})
+			for i := range 3 {
+				if got := string(good.message().Payload); got != fmt.Sprint(i+1) {
+					t.Fatalf("message %d is %s", i+1, got)
+				}
+			}
+		})
+	}
 }

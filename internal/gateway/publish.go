@@ -51,6 +51,9 @@ func (c *Connection) onPublish(t *turn, h mqtt.Header, body, raw []byte) verdict
 	if t.loop != nil && c.mayBlock(r, p) {
 		return handOver
 	}
+	if r.allowed && !t.pick(r) {
+		return handOver
+	}
 	if c.tooFast(t) {
 		return c.refuse(t, p, mqtt.QuotaExceeded, "publish rate")
 	}
@@ -61,7 +64,6 @@ func (c *Connection) onPublish(t *turn, h mqtt.Header, body, raw []byte) verdict
 	if r.reserved && !r.basicIngest {
 		return c.serveReserved(t, r, p)
 	}
-	t.pick(r)
 	if c.g.owes(t, r, p.QoS, p.Retain) {
 		return c.publishOwed(t, r, p)
 	}
@@ -345,16 +347,20 @@ type peerSend struct {
 }
 
 // pick chooses a member of each shared subscription of the route, and the nodes that the message
-// is sent to.
-func (t *turn) pick(r *route) {
+// is sent to. It returns false in a loop when a worker must do that.
+func (t *turn) pick(r *route) bool {
 	t.picked, t.sends = t.picked[:0], t.sends[:0]
 	if len(r.peers) == 0 && len(r.elsewhere) == 0 {
 		for _, gr := range r.groups {
-			if s, _ := gr.choose(false); s != nil {
+			s, _, ok := gr.choose(t, r.topic, false)
+			if !ok {
+				return false
+			}
+			if s != nil {
 				t.picked = append(t.picked, s)
 			}
 		}
-		return
+		return true
 	}
 	for _, p := range r.peers {
 		t.sends = append(t.sends, peerSend{peer: p})
@@ -364,7 +370,10 @@ func (t *turn) pick(r *route) {
 		members[e.filter] = append(members[e.filter], e.peer)
 	}
 	for _, gr := range r.groups {
-		s, here := gr.choose(false)
+		s, here, ok := gr.choose(t, r.topic, false)
+		if !ok {
+			return false
+		}
 		peers := members[gr.filter]
 		delete(members, gr.filter)
 		if n := len(peers); n > 0 && rand.IntN(here+n) >= here {
@@ -376,6 +385,7 @@ func (t *turn) pick(r *route) {
 	for filter, peers := range members {
 		t.sendToGroup(peers[rand.IntN(len(peers))], filter)
 	}
+	return true
 }
 
 func (t *turn) sendToGroup(p *mesh.Peer, filter string) {

@@ -52,13 +52,14 @@ const (
 // turn is what is shared by everything done in one go: the time, and the connections
 // that have bytes to flush at its end.
 type turn struct {
-	g      *Gateway
-	now    time.Time
-	loop   *reactor // nil on a worker or any other goroutine: blocking is allowed
-	dirty  []*Connection
-	enc    []byte
-	picked []*subscription // members chosen for the message under way
-	sends  []peerSend      // nodes that it goes to
+	g       *Gateway
+	now     time.Time
+	loop    *reactor // nil on a worker or any other goroutine: blocking is allowed
+	dirty   []*Connection
+	enc     []byte
+	picked  []*subscription // members chosen for the message under way
+	members []*subscription // of a shared subscription, while one is chosen
+	sends   []peerSend      // nodes that it goes to
 
 	publish mqtt.Publish // the packet under way
 	message outgoing
