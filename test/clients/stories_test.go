@@ -22,7 +22,8 @@ import (
 func story(t *testing.T, n *servertest.Node, script string, args ...string) {
 	t.Helper()
 	environ := append(append(nodeModules(t), env(n)...), "NODE_NO_WARNINGS=1")
-	if out := run(t, environ, program(t, "node"), append([]string{script}, args...)...); strings.TrimSpace(out) != "ok" {
+	out := strings.TrimSpace(run(t, environ, program(t, "node"), append([]string{script}, args...)...))
+	if out != "ok" && !strings.HasSuffix(out, "\nok") { // SDKs print warnings of their own
 		t.Error(out)
 	}
 }
