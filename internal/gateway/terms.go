@@ -70,7 +70,7 @@ func (k *calendar) add(c *Connection) {
 	if at.IsZero() {
 		return
 	}
-	c.terms.due = max(at.Unix(), k.last+1)
+	c.terms.due = max(at.Add(time.Second-time.Nanosecond).Unix(), k.last+1) // never early
 	if k.byDue == nil {
 		k.byDue = map[int64]map[*Connection]struct{}{}
 	}

@@ -1,0 +1,4 @@
+package gateway
+
+// KeysChanged is what news of an access key does.
+func (g *Gateway) KeysChanged() { g.watch.poke() }
