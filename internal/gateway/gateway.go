@@ -107,6 +107,7 @@ type Gateway struct {
 	nextLoop atomic.Uint32
 	workers  *workers
 	denials  denials
+	direct   confirmations
 	recent   recent
 	watch    watch
 	calendar calendar

@@ -12,7 +12,8 @@ type inflight struct {
 	ring  []int64 // by count; 0 free, else the message
 }
 
-// clean marks a message that no queue knows.
+// clean marks a message that no queue knows; less are direct messages that wait for their
+// confirmation.
 const clean = -1
 
 func identifier(count uint32) uint16 { return uint16(count%65535) + 1 }

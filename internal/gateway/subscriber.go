@@ -110,7 +110,7 @@ func (c *Connection) fits(n int) bool {
 
 // forget drops a message that the client can never take.
 func (c *Connection) forget(message int64) {
-	if message != clean && message != 0 {
+	if message > 0 {
 		c.session.acked(message)
 	}
 }
@@ -223,9 +223,12 @@ func (c *Connection) onPuback(t *turn, id uint16) verdict {
 		s.backlog, s.head = nil, 0
 	}
 	c.mu.Unlock()
-	if message > 0 {
+	switch {
+	case message > 0:
 		c.session.acked(message)
 		c.session.refill(t, c)
+	case message < clean:
+		c.g.direct.acked(message)
 	}
 	return goOn
 }

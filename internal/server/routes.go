@@ -140,4 +140,5 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, iotdata.ListRetainedMessages, data.ListRetainedMessages)
 	api.Handle(s, iotdata.ListSubscriptions, data.ListSubscriptions)
 	api.Handle(s, iotdata.Publish, data.Publish)
+	api.Handle(s, iotdata.SendDirectMessage, data.SendDirectMessage)
 }
