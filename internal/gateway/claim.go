@@ -29,11 +29,11 @@ func (s *session) heldByOther(who aws.Principal) bool {
 		return false
 	}
 	if c := s.conn.Load(); c != nil {
-		return c.who.ID != who.ID
+		return ownerID(c.who) != ownerID(who)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.stored() && s.row != nil && s.row.Principal != who.ID
+	return s.stored() && s.row != nil && s.row.Principal != ownerID(who)
 }
 
 // denyTaken refuses a confined principal the client id of another.

@@ -379,7 +379,7 @@ func (g *Gateway) takeSession(ctx context.Context, c *Connection, p *mqtt.Connec
 		return false, nil
 	}
 	req := sessionstore.ConnectRequest{
-		ClientID: p.ClientID, Principal: c.who.ID, Version: p.Version, CleanStart: p.CleanStart || c.confined(), ExpirySeconds: expiry, Yield: c.confined(),
+		ClientID: p.ClientID, Principal: ownerID(c.who), Version: p.Version, CleanStart: p.CleanStart || c.confined(), ExpirySeconds: expiry, Yield: c.confined(),
 	}
 	if c.will != nil {
 		c.will.message.Received, c.will.message.Source = c.started, c.sourceAs(p.ClientID)

@@ -253,3 +253,12 @@ func principalID(p aws.Principal) string {
 	}
 	return p.ID
 }
+
+// ownerID names a principal so that no two are the same: a custom authorizer may give the id of a certificate.
+func ownerID(p aws.Principal) string {
+	switch p.Type {
+	case "", "certificate":
+		return p.ID // has no colon
+	}
+	return p.Type + ":" + p.ID
+}

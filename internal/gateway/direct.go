@@ -87,7 +87,7 @@ func (d *DataPlane) SendDirectMessage(ctx context.Context, in *iotdata.SendDirec
 	m := &mqtt.Message{Topic: in.Topic, Payload: in.Payload, Properties: properties, Received: d.g.now()}
 	m.Source.Protocol = "HTTP"
 	if caller := aws.CallerFrom(ctx); caller != nil {
-		m.Source.PrincipalID = caller.ID
+		m.Source.PrincipalID, m.Source.PrincipalType = principalID(caller.Principal), caller.Type
 		m.Source.Address, _ = netip.ParseAddr(caller.SourceIP)
 	}
 	out := &iotdata.SendDirectMessageResponse{Message: new("OK"), TraceId: new(uuid.NewString())}

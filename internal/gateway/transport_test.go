@@ -506,3 +506,26 @@ func TestWrongALPN(t *testing.T) {
 		t.Error("amqp is spoken")
 	}
 }
+
+// A custom authorizer may give the id of a certificate; that makes nobody its principal.
+func TestPrincipalsOfTwoTypesAreTwo(t *testing.T) {
+	claim := certificate(t, "claim")
+	f := newAuthorizers(t, time.Hour, time.Hour)
+	f.answer.Principal.ID = certificateID(claim.Leaf)
+	w := start(t, custom(f))
+	w.rules.claims.Store(certificateID(claim.Leaf), true)
+	byClaim := func() mqtt.ReasonCode {
+		cfg := &tls.Config{RootCAs: w.roots, Certificates: []tls.Certificate{claim}, ServerName: "localhost"}
+		_, ack := handshake(t, w.dialTLS(t, w.Addrs().MQTT, cfg), "pump")
+		return ack.Code
+	}
+	c, _ := handshake(t, w.dialTLS(t, w.Addrs().HTTPS, w.anonymous("mqtt")), "pump", password("good"), persistent)
+	if code := byClaim(); code != mqtt.NotAuthorized {
+		t.Errorf("the connection of another: CONNACK %v", code)
+	}
+	c.quiet()
+	c.disconnect()
+	if code := byClaim(); code != mqtt.NotAuthorized {
+		t.Errorf("the session of another: CONNACK %v", code)
+	}
+}
