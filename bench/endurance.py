@@ -13,7 +13,7 @@ usage: bench/endurance.py [--out FILE] [--minutes 10] [TEST ...]
 Needs Go. Each test starts a server on loopback and ends it by pid. A JSON line a
 measurement goes to FILE, and to standard output.
 """
-import argparse, json, os, statistics, subprocess, sys, tempfile, threading, time
+import argparse, json, os, signal, statistics, subprocess, sys, tempfile, threading, time
 
 import peers
 from peers import ROOT
@@ -166,6 +166,7 @@ def main():
     p.add_argument("--minutes", type=int, default=10, help="of soak")
     p.add_argument("--out", default=ROOT + "/bench/results/endurance.jsonl")
     a = p.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are ended too
     os.makedirs(os.path.dirname(a.out) or ".", exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="flotilla-bench-") as work, open(a.out, "a") as out:
         bench = peers.Bench(work)

@@ -10,7 +10,7 @@ programs that relay or hold connections, and do nothing else) are built. Each ru
 gets a fresh server on loopback, which is ended by pid. A JSON line a run goes to
 FILE; the table has medians [lowest..highest], and ratios of medians.
 """
-import argparse, collections, json, os, statistics, sys, tempfile, time
+import argparse, collections, json, os, signal, statistics, sys, tempfile, time
 
 import peers
 from peers import ROOT
@@ -128,6 +128,7 @@ def main():
     p.add_argument("--out", default=ROOT + "/bench/results/gateway.jsonl")
     p.add_argument("--table", action="store_true", help="the arguments are files of results: print their table")
     a = p.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are ended too
     if a.table:
         return table([json.loads(line) for f in a.workloads for line in open(f)])
     names = HEADLINE if not a.workloads else list(WORKLOADS) if a.workloads == ["all"] else a.workloads

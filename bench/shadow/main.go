@@ -1,10 +1,11 @@
 // Command shadow measures durable shadow updates: devices on MQTT, each with one
 // update in flight, acknowledged on update/accepted after the commit.
 //
-//	go run ./bench/shadow [-devices 1024] [-duration 10s] [-reps 5] [-store URL]
+//	go run ./bench/shadow [-devices 1024] [-duration 10s] [-reps 5] [-store URL] [-level server|room|store]
 //
 // It starts a server of its own for each repetition and prints a JSON line:
-// updates a second, server CPU per update, latency.
+// updates a second, server CPU per update, latency. Levels room and store measure,
+// in this process, what an update costs without network, and in the store alone.
 package main
 
 import (
@@ -14,7 +15,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +27,7 @@ import (
 )
 
 type result struct {
+	Level      string  `json:"level"`
 	Devices    int     `json:"devices"`
 	Updates    int64   `json:"updates"`
 	PerSecond  float64 `json:"updates_s"`
@@ -42,13 +43,24 @@ func main() {
 	reps := flag.Int("reps", 5, "repetitions")
 	store := flag.String("store", "sqlite", "store of the server")
 	durability := flag.String("durability", "disk", "durability of the server")
+	level := flag.String("level", "server", "what is measured: server, room or store")
 	flag.Parse()
 	for range *reps {
-		r, err := run(context.Background(), *devices, *duration, *store, *durability)
+		var r *result
+		var err error
+		switch *level {
+		case "server":
+			r, err = run(context.Background(), *devices, *duration, *store, *durability)
+		case "room", "store":
+			r, err = floor(context.Background(), *level, *devices, *duration, *store, *durability)
+		default:
+			err = errors.New("no such level")
+		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "shadow:", err)
 			os.Exit(1)
 		}
+		r.Level = *level
 		_ = json.NewEncoder(os.Stdout).Encode(r)
 	}
 }
@@ -97,16 +109,7 @@ func run(ctx context.Context, devices int, duration time.Duration, store, durabi
 	if err != nil {
 		return nil, err
 	}
-	n := len(latencies)
-	if n == 0 {
-		return nil, errors.New("no update was accepted")
-	}
-	slices.Sort(latencies)
-	ms := func(q float64) float64 { return float64(latencies[min(n-1, int(q*float64(n)))].Microseconds()) / 1000 }
-	return &result{
-		Devices: devices, Updates: int64(n), PerSecond: float64(n) / elapsed.Seconds(),
-		ServerCPU: float64((after - before).Microseconds()) / float64(n), P50: ms(0.5), P99: ms(0.99), Durability: durability,
-	}, nil
+	return report(latencies, elapsed, after-before, devices, durability)
 }
 
 func thing(i int) string { return fmt.Sprintf("device-%05d", i) }
@@ -163,8 +166,7 @@ func load(ctx context.Context, fleet []*device) ([]time.Duration, error) {
 			var mine []time.Duration
 			for n := 0; ctx.Err() == nil; n++ {
 				start := time.Now()
-				body := fmt.Appendf(nil, `{"state":{"reported":{"sequence":%d,"temperature":%d.5,"status":"running","battery":{"volts":3.%d}}}}`, n, n%40, n%10)
-				if err := d.Publish(context.Background(), d.topic, body, 0); err != nil {
+				if err := d.Publish(context.Background(), d.topic, document(n), 0); err != nil {
 					return err
 				}
 				select {
