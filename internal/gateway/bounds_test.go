@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -119,7 +120,7 @@ func counter(t *testing.T, r *prometheus.Registry, name string) (sum float64) {
 
 func TestHalfOpenConnectionsAreBounded(t *testing.T) {
 	w := start(t, func(c *gateway.Config, _ *gateway.Deps) {
-		c.MaxHandshakes, c.HandshakeTimeout = 8, 300*time.Millisecond
+		c.MaxHandshakes, c.MaxHandshakesPerAddress, c.HandshakeTimeout = 8, 8, 300*time.Millisecond
 	})
 	var idle []net.Conn
 	for i := range 40 {
@@ -149,6 +150,88 @@ func TestHalfOpenConnectionsAreBounded(t *testing.T) {
 			}
 		}
 	}
+}
+
+// crowd opens connections that never send a CONNECT; those that speak say a little of a handshake.
+func (w *world) crowd(t *testing.T, n int, speak bool) (all []net.Conn) {
+	t.Helper()
+	for i := range n {
+		addr := w.Addrs().Plain
+		if i%2 == 0 {
+			addr = w.Addrs().MQTT
+		}
+		conn, err := net.Dial("tcp", addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if speak {
+			_, _ = conn.Write([]byte{0x10})
+		}
+		all = append(all, conn)
+	}
+	return all
+}
+
+func (c *client) hasEnded(conn net.Conn) bool {
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	for {
+		if _, err := conn.Read(make([]byte, 64)); err != nil {
+			var ne net.Error
+			return !errors.As(err, &ne) || !ne.Timeout()
+		}
+	}
+}
+
+func TestCrowdOfHalfOpenConnectionsKeepsNobodyOut(t *testing.T) {
+	for name, speak := range map[string]bool{"silent": false, "speaking": true} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, func(c *gateway.Config, d *gateway.Deps) {
+				c.MaxHandshakes, c.FirstByteTimeout, c.HandshakeTimeout = 16, time.Minute, time.Minute
+				d.Metrics = prometheus.NewRegistry()
+			})
+			all := w.crowd(t, 64, speak)
+			var c *client
+			begin := time.Now()
+			eventually(t, "a connect", func() bool { // the first may be refused, with all others so young
+				conn := w.dial(t)
+				c = &client{t: t, conn: conn, v: mqtt.V5}
+				c.send(&mqtt.Connect{Version: mqtt.V5, CleanStart: true, KeepAlive: 60, ClientID: "earnest"})
+				p, err := c.read(patience)
+				_, ok := p.(*mqtt.Connack)
+				return err == nil && ok
+			})
+			if took := time.Since(begin); took > 5*time.Second {
+				t.Errorf("it took %s", took)
+			}
+			gone := all[:32]
+			if speak {
+				gone = all[32:] // refused: those before them were as young
+			}
+			for _, conn := range gone {
+				if !c.hasEnded(conn) {
+					t.Fatal("the crowd stays")
+				}
+			}
+			if n := counter(t, w.deps.Metrics, "flotilla_gateway_pending_evicted_total") + counter(t, w.deps.Metrics, "flotilla_gateway_pending_refused_total"); n < 48 {
+				t.Errorf("%v were evicted or refused", n)
+			}
+			c.quiet()
+		})
+	}
+}
+
+func TestSilentConnectionsEndSoon(t *testing.T) {
+	w := start(t, func(c *gateway.Config, _ *gateway.Deps) {
+		c.FirstByteTimeout, c.HandshakeTimeout = 50*time.Millisecond, time.Minute
+	})
+	c, _ := w.connect(t, "c")
+	for _, conn := range w.crowd(t, 4, false) {
+		if !c.hasEnded(conn) {
+			t.Error("a silent connection stays")
+		}
+	}
+	c.quiet()
 }
 
 func TestNothingLeaks(t *testing.T) {

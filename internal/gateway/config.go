@@ -13,20 +13,22 @@ import (
 
 // Config holds the settings of the gateway; zero values are the defaults.
 type Config struct {
-	PlainAddr        string        `name:"mqtt-plain-addr" help:"Address for MQTT without TLS, for benchmarks and trusted networks; off when empty."`
-	PlainPolicy      string        `name:"mqtt-plain-policy" help:"IoT policy that governs connections without TLS; without it they may do nothing."`
-	PlainAnywhere    bool          `name:"gateway.plain-anywhere" help:"Allow mqtt-plain-addr to be other than loopback."`
-	Loops            int           `name:"gateway.loops" help:"Event loops; 0 is half the processors, at least one."`
-	Workers          int           `name:"gateway.workers" default:"256" help:"Most connections whose packets wait for the store or a room at the same time."`
-	MaxConnections   int           `name:"gateway.max-connections" help:"Most connections; 0 is no limit but the system's."`
-	MaxHandshakes    int           `name:"gateway.max-handshakes" default:"1024" help:"Most connections that have not sent their CONNECT yet."`
-	HandshakeTimeout time.Duration `name:"gateway.handshake-timeout" default:"10s" help:"Time for TLS handshake and CONNECT."`
-	SessionExpiry    time.Duration `name:"gateway.session-expiry" default:"1h" help:"Longest life of a persistent session without a connection."`
-	MaxOutKiB        int           `name:"gateway.max-out-kib" default:"1024" help:"KiB that may wait for a slow client before QoS 0 is dropped and QoS 1 holds back its publishers."`
-	MaxTotalOutMiB   int           `name:"gateway.max-total-out-mib" default:"256" help:"The same for all clients together, in MiB."`
-	SlowTimeout      time.Duration `name:"gateway.slow-timeout" default:"10s" help:"How long a client may hold back publishers before it is disconnected."`
-	NoLifecycle      bool          `name:"gateway.no-lifecycle-events" help:"Do not publish lifecycle events on $aws/events/."`
-	DrainTimeout     time.Duration `name:"gateway.drain-timeout" default:"5s" help:"Time for connections to end in good order when the server stops."`
+	PlainAddr               string        `name:"mqtt-plain-addr" help:"Address for MQTT without TLS, for benchmarks and trusted networks; off when empty."`
+	PlainPolicy             string        `name:"mqtt-plain-policy" help:"IoT policy that governs connections without TLS; without it they may do nothing."`
+	PlainAnywhere           bool          `name:"gateway.plain-anywhere" help:"Allow mqtt-plain-addr to be other than loopback."`
+	Loops                   int           `name:"gateway.loops" help:"Event loops; 0 is half the processors, at least one."`
+	Workers                 int           `name:"gateway.workers" default:"256" help:"Most connections whose packets wait for the store or a room at the same time."`
+	MaxConnections          int           `name:"gateway.max-connections" help:"Most connections; 0 is no limit but the system's."`
+	MaxHandshakes           int           `name:"gateway.max-handshakes" default:"1024" help:"Most connections that have not sent their CONNECT yet; when more come, those go that say nothing or take longest."`
+	MaxHandshakesPerAddress int           `name:"gateway.max-handshakes-per-address" help:"The same from one address, of IPv6 from one /64; 0 is three quarters of that. As many as max-handshakes is no limit: for a balancer that hides addresses."`
+	FirstByteTimeout        time.Duration `name:"gateway.first-byte-timeout" default:"3s" help:"Time until a client has begun to speak."`
+	HandshakeTimeout        time.Duration `name:"gateway.handshake-timeout" default:"10s" help:"Time for TLS handshake and CONNECT."`
+	SessionExpiry           time.Duration `name:"gateway.session-expiry" default:"1h" help:"Longest life of a persistent session without a connection."`
+	MaxOutKiB               int           `name:"gateway.max-out-kib" default:"1024" help:"KiB that may wait for a slow client before QoS 0 is dropped and QoS 1 holds back its publishers."`
+	MaxTotalOutMiB          int           `name:"gateway.max-total-out-mib" default:"256" help:"The same for all clients together, in MiB."`
+	SlowTimeout             time.Duration `name:"gateway.slow-timeout" default:"10s" help:"How long a client may hold back publishers before it is disconnected."`
+	NoLifecycle             bool          `name:"gateway.no-lifecycle-events" help:"Do not publish lifecycle events on $aws/events/."`
+	DrainTimeout            time.Duration `name:"gateway.drain-timeout" default:"5s" help:"Time for connections to end in good order when the server stops."`
 
 	Sessions sessionstore.Config `embed:""`
 	Mesh     mesh.Config         `embed:""`
@@ -58,6 +60,8 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.Loops, max(1, runtime.GOMAXPROCS(0)/2))
 	def(&c.Workers, 256)
 	def(&c.MaxHandshakes, 1024)
+	def(&c.MaxHandshakesPerAddress, max(1, c.MaxHandshakes*3/4))
+	dur(&c.FirstByteTimeout, 3*time.Second)
 	dur(&c.HandshakeTimeout, 10*time.Second)
 	dur(&c.SessionExpiry, time.Hour)
 	def(&c.MaxOutKiB, 1024)

@@ -21,12 +21,13 @@ import (
 
 // arrival is a connection before its CONNECT.
 type arrival struct {
-	id     string // of the connection; lifecycle events' sessionIdentifier
-	sock   *netpoll.Socket
-	tls    *tls.Conn // nil without, and for WebSocket
-	remote net.Addr
-	plain  bool   // without TLS, by the port for that
-	rest   []byte // read beyond the CONNECT
+	id      string   // of the connection; lifecycle events' sessionIdentifier
+	visitor *visitor // nil: by way of HTTP
+	sock    *netpoll.Socket
+	tls     *tls.Conn // nil without, and for WebSocket
+	remote  net.Addr
+	plain   bool   // without TLS, by the port for that
+	rest    []byte // read beyond the CONNECT
 
 	// What the TLS handshake has told.
 	serverName string
@@ -76,6 +77,7 @@ func refuse(code mqtt.ReasonCode, detail string) *refusal {
 // from then on; otherwise it is closed.
 func (g *Gateway) admit(a *arrival) {
 	p, err := g.readConnect(a)
+	a.visitor.serve()
 	if p == nil {
 		p = &mqtt.Connect{}
 	}

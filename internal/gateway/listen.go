@@ -36,17 +36,13 @@ type door struct {
 
 	mqtt, https, plain net.Listener
 
-	slots   chan struct{} // one for each connection before its CONNECT
-	n       atomic.Int64
-	web     atomic.Int64 // connections that the HTTP server has
-	mu      sync.Mutex
-	opening map[net.Conn]struct{}
-	closed  bool
-	group   sync.WaitGroup
+	lobby *lobby
+	web   atomic.Int64 // connections that the HTTP server has
+	group sync.WaitGroup
 }
 
 func (d *door) init(g *Gateway, cfg *tls.Config, h http.Handler) {
-	d.g, d.opening, d.slots = g, map[net.Conn]struct{}{}, make(chan struct{}, g.cfg.MaxHandshakes)
+	d.g, d.lobby = g, newLobby(&g.cfg, g.metrics)
 	if cfg != nil {
 		d.tls, d.alpn = cfg.Clone(), cfg.Clone()
 		d.tls.NextProtos = nil
@@ -119,14 +115,11 @@ const (
 	kindPlain
 )
 
-// accept gives each connection a goroutine until its CONNECT is answered. With all slots taken
-// it waits: the kernel's queue fills, and the deadline frees slots.
+// accept gives each connection a goroutine until its CONNECT is answered.
 func (d *door) accept(ln net.Listener, k kind) {
 	for {
-		d.slots <- struct{}{}
 		conn, err := ln.Accept()
 		if err != nil {
-			<-d.slots
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
@@ -135,48 +128,37 @@ func (d *door) accept(ln net.Listener, k kind) {
 			<-timer.C
 			continue
 		}
-		limit := int64(d.g.cfg.MaxConnections)
-		if !d.enter(conn) || limit > 0 && d.g.connected.Load()+d.n.Load()+d.web.Load() > limit {
-			d.leave(conn)
+		if limit := int64(d.g.cfg.MaxConnections); limit > 0 && d.g.connected.Load()+d.pending()+d.web.Load() >= limit {
 			_ = conn.Close()
-			<-d.slots
+			continue
+		}
+		v := d.lobby.enter(conn)
+		if v == nil {
+			_ = conn.Close()
 			continue
 		}
 		d.group.Go(func() {
-			defer func() { <-d.slots }()
-			defer d.leave(conn)
-			d.greet(conn, k)
+			defer v.leave()
+			d.greet(v, k)
 		})
 	}
 }
 
-func (d *door) enter(conn net.Conn) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return false
-	}
-	d.opening[conn] = struct{}{}
-	d.n.Add(1)
-	return true
-}
-
-func (d *door) leave(conn net.Conn) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, ok := d.opening[conn]; ok {
-		delete(d.opening, conn)
-		d.n.Add(-1)
-	}
-}
-
-func (d *door) pending() int64 { return d.n.Load() }
+func (d *door) pending() int64 { return int64(d.lobby.len()) }
 
 // greet makes the handshake, finds out what is spoken, and serves the CONNECT.
-func (d *door) greet(conn net.Conn, k kind) {
+func (d *door) greet(v *visitor, k kind) {
+	conn, start := v.conn, time.Now()
 	sock := netpoll.NewSocket(conn)
-	_ = sock.SetDeadline(time.Now().Add(d.g.cfg.HandshakeTimeout))
-	arrival := arrival{sock: sock, remote: conn.RemoteAddr(), plain: k == kindPlain}
+	_ = sock.SetDeadline(start.Add(min(d.g.cfg.FirstByteTimeout, d.g.cfg.HandshakeTimeout)))
+	if err := sock.Wait(); err != nil {
+		d.g.metrics.silent.Inc()
+		_ = sock.Close()
+		return
+	}
+	v.speaks()
+	_ = sock.SetDeadline(start.Add(d.g.cfg.HandshakeTimeout))
+	arrival := arrival{sock: sock, visitor: v, remote: conn.RemoteAddr(), plain: k == kindPlain}
 	if k != kindPlain {
 		cfg := d.tls
 		if k == kindALPN {
@@ -201,6 +183,7 @@ func (d *door) greet(conn net.Conn, k kind) {
 			return
 		}
 		if k == kindALPN && !arrival.speaksMQTT() {
+			v.serve()
 			d.handOver(tc)
 			return
 		}
@@ -244,12 +227,7 @@ func (d *door) close(ctx context.Context) {
 			_ = ln.Close()
 		}
 	}
-	d.mu.Lock()
-	d.closed = true
-	for conn := range d.opening {
-		_ = conn.SetDeadline(time.Unix(1, 0))
-	}
-	d.mu.Unlock()
+	d.lobby.close()
 	if d.http != nil {
 		if err := d.http.Shutdown(ctx); err != nil {
 			_ = d.http.Close()

@@ -11,6 +11,9 @@ type metrics struct {
 	drops      *prometheus.CounterVec
 	handshakes prometheus.Counter
 	failed     prometheus.Counter
+	evicted    prometheus.Counter
+	crowded    prometheus.Counter
+	silent     prometheus.Counter
 }
 
 func newMetrics(r *prometheus.Registry) *metrics {
@@ -29,9 +32,12 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		drops:      vec("messages_dropped_total", "Messages not delivered, or not taken, by reason.", "reason"),
 		handshakes: counter("handshakes_total", "TLS handshakes that succeeded."),
 		failed:     counter("handshakes_failed_total", "TLS handshakes that failed."),
+		evicted:    counter("pending_evicted_total", "Connections closed before their CONNECT because others needed their place."),
+		crowded:    counter("pending_refused_total", "Connections closed at once because too many from their address have not sent their CONNECT."),
+		silent:     counter("pending_silent_total", "Connections closed because they sent nothing."),
 	}
 	if r != nil {
-		r.MustRegister(m.in, m.out, m.refused, m.connects, m.drops, m.handshakes, m.failed)
+		r.MustRegister(m.in, m.out, m.refused, m.connects, m.drops, m.handshakes, m.failed, m.evicted, m.crowded, m.silent)
 	}
 	return m
 }

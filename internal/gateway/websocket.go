@@ -82,27 +82,20 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the subprotocol is mqtt", http.StatusBadRequest) // [MQTT-6.0.0-3]
 		return
 	}
-	// Handshakes that are under way have the places; a moment's wait is for the client.
-	select {
-	case g.door.slots <- struct{}{}:
-	default:
-		http.Error(w, "Service Unavailable", http.StatusServiceUnavailable)
-		return
-	}
-	defer func() { <-g.door.slots }()
 	ours, theirs, err := socketPair()
 	if err != nil {
 		g.log.Warn("a WebSocket can't be served", "remote", r.RemoteAddr, "err", err)
 		http.Error(w, "Service Unavailable", http.StatusServiceUnavailable)
 		return
 	}
-	if !g.door.enter(ours) {
+	if a.visitor = g.door.lobby.visit(ours, a.remote); a.visitor == nil { // a moment's wait is for the client
 		_ = ours.Close()
 		_ = theirs.Close()
 		http.Error(w, "Service Unavailable", http.StatusServiceUnavailable)
 		return
 	}
-	defer g.door.leave(ours)
+	defer a.visitor.leave()
+	a.visitor.speaks()
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols: []string{"mqtt"},
 		// A signature or token is not sent by browsers on their own account; a client certificate is.

@@ -46,6 +46,36 @@ func NewSocket(conn net.Conn) *Socket {
 	return &Socket{attached: conn, local: conn.LocalAddr(), remote: conn.RemoteAddr(), fd: -1}
 }
 
+// Wait returns once there is something to read, before the deadline and before Detach.
+func (s *Socket) Wait() error {
+	sc, ok := s.attached.(syscall.Conn)
+	if !ok {
+		return errors.New("netpoll: not a connection of the system")
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("netpoll: %w", err)
+	}
+	var n int
+	var peekErr error
+	b := make([]byte, 1)
+	err = raw.Read(func(fd uintptr) bool {
+		for peekErr = unix.EINTR; peekErr == unix.EINTR; {
+			n, _, peekErr = unix.Recvfrom(int(fd), b, unix.MSG_PEEK)
+		}
+		return peekErr != unix.EAGAIN
+	})
+	switch {
+	case err != nil:
+		return err
+	case peekErr != nil:
+		return fmt.Errorf("netpoll: %w", peekErr)
+	case n == 0:
+		return io.EOF
+	}
+	return nil
+}
+
 // Detach takes the connection off Go's poller and returns its descriptor, which the
 // Socket owns. There must be no Read or Write under way.
 func (s *Socket) Detach() (fd int, err error) {
