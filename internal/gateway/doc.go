@@ -1,6 +1,10 @@
 // Package gateway is the device gateway: it speaks MQTT 3.1.1 and 5.0 with devices.
 //
 //	accept, TLS, CONNECT     a goroutine of its own, bounded in number and time         listen.go connect.go
+//	who it is                certificate, custom authorizer or the signature of an       credentials.go terms.go
+//	                         access key, as domain configuration and ALPN say; how
+//	                         long that holds
+//	WebSocket                an HTTP upgrade, then a socket pair to an event loop        websocket.go
 //	then                     the socket is parked in an event loop (netpoll): no        reactor.go
 //	                         goroutine, no buffer
 //	readable                 packets are parsed in the loop's buffer and served at      connection.go
