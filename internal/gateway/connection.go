@@ -262,7 +262,9 @@ func (c *Connection) endWith(code mqtt.ReasonCode, reason, detail string) verdic
 
 // source is the publisher of this connection's messages.
 func (c *Connection) source() mqtt.Source {
-	return c.sourceAs(c.session.clientID)
+	s := c.sourceAs(c.session.clientID)
+	s.ConnectionID = c.id
+	return s
 }
 
 func (c *Connection) sourceAs(clientID string) mqtt.Source {

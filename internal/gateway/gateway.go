@@ -312,7 +312,15 @@ func (g *Gateway) publish(ctx context.Context, m *mqtt.Message, extra store.Func
 // sendTo delivers to the one recipient, through a subscription of its own.
 func (g *Gateway) sendTo(t *turn, m *mqtt.Message) {
 	s := g.registry.get(m.Recipient)
-	if s == nil || s.conn.Load() == nil {
+	var c *Connection
+	if s != nil {
+		c = s.conn.Load()
+	}
+	if m.RecipientConnection != "" && (c == nil || c.id != m.RecipientConnection) {
+		g.metrics.dropped("recipient-gone")
+		return
+	}
+	if c == nil {
 		if g.mesh != nil {
 			for _, n := range g.mesh.Members() {
 				if p, ok := g.mesh.Peer(n.Node); ok {
@@ -335,7 +343,7 @@ func (g *Gateway) sendTo(t *turn, m *mqtt.Message) {
 	}
 	out := fromMessage(m)
 	tg := target{session: s, sub: best}
-	g.deliverTo(t, &tg, &out, 0)
+	g.deliverOn(t, c, &tg, &out, 0)
 }
 
 func (g *Gateway) topicARN(topic string) string { return g.topicPrefix + topic }

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"strings"
@@ -243,4 +244,60 @@ func TestSharedSubscriptionSkipsMembersThatMayNotReceive(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An answer with a secret goes to the connection that asked, not to the one that has its client id by then.
+func TestAnswersGoToTheConnectionThatAsked(t *testing.T) {
+	asked, answer := make(chan *mqtt.Message, 2), make(chan struct{})
+	var w *world
+	w = start(t, func(_ *gateway.Config, d *gateway.Deps) {
+		d.Reserved = &mqtt.Mux{}
+		d.Reserved.Handle("$aws/certificates/create/json", func(ctx context.Context, m *mqtt.Message) error {
+			asked <- m
+			<-answer
+			return w.Publish(ctx, &mqtt.Message{
+				Topic: m.Topic + "/accepted", Payload: []byte("key"), QoS: 1, Recipient: m.Source.ClientID, RecipientConnection: m.Source.ConnectionID,
+			})
+		})
+	})
+	ask := func(c *client) string {
+		c.subscribe(1, "$aws/certificates/create/json/accepted")
+		c.id++
+		c.send(&mqtt.Publish{Topic: []byte("$aws/certificates/create/json"), QoS: 1, PacketID: c.id, Payload: []byte("{}")})
+		return (<-asked).Source.ConnectionID
+	}
+	first, _ := w.connect(t, "c")
+	one := ask(first)
+	taken := make(chan *client)
+	go func() {
+		c, _ := w.connect(t, "c") // waits for the end of the first one, which waits for its answer
+		taken <- c
+	}()
+	_, _ = first.read(100 * time.Millisecond)
+	close(answer)
+	second := <-taken
+	two := ask(second)
+	if one == "" || one == two {
+		t.Errorf("connections %q and %q", one, two)
+	}
+	keys := 0
+	for range 2 {
+		if p, ok := second.next().(*mqtt.Publish); ok && string(p.Payload) == "key" {
+			keys++
+		}
+	}
+	if keys != 1 {
+		t.Errorf("%d answers", keys)
+	}
+	second.quiet()
+}
+
+func TestMessageForAnotherConnectionIsDropped(t *testing.T) {
+	w := start(t)
+	c, _ := w.connect(t, "c")
+	c.subscribe(1, "t")
+	if err := w.Publish(t.Context(), &mqtt.Message{Topic: "t", Payload: []byte("secret"), Recipient: "c", RecipientConnection: "another"}); err != nil {
+		t.Fatal(err)
+	}
+	c.quiet()
 }

@@ -163,6 +163,11 @@ func (g *Gateway) deliverTo(t *turn, tg *target, m *outgoing, message int64) (fu
 	if c == nil {
 		return nil
 	}
+	return g.deliverOn(t, c, tg, m, message)
+}
+
+// deliverOn is deliverTo for one connection of the session.
+func (g *Gateway) deliverOn(t *turn, c *Connection, tg *target, m *outgoing, message int64) (full *Connection) {
 	if tg.sub.noLocal && m.from == tg.session {
 		return nil // [MQTT-3.8.3-3]
 	}

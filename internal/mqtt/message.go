@@ -29,12 +29,19 @@ type Message struct {
 	// it is never retained or queued. Answers with secrets (a provisioned key)
 	// are sent so.
 	Recipient string
+	// RecipientConnection, when not empty, is the only connection of Recipient that
+	// may receive the message, a Source's ConnectionID: the client id may have another
+	// by now. Such a message stays on the node.
+	RecipientConnection string
 }
 
 // Source is the publisher of a Message.
 type Source struct {
 	// ClientID is the MQTT client id; empty for HTTP and for the service.
 	ClientID string
+	// ConnectionID is of the publisher's MQTT connection, and of no other ever; empty for
+	// HTTP, for the service, and once the message has left the node.
+	ConnectionID string
 	// PrincipalID is the certificate id, or another kind of principal's id.
 	PrincipalID string
 	// PrincipalType says what kind of id that is, as aws.Principal has it: ids of two kinds may be equal.

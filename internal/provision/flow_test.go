@@ -129,10 +129,10 @@ func TestOwnershipToken(t *testing.T) {
 		}
 	}
 	k := w.create(t, claim)
-	otherClient, otherPrincipal, otherType := claim, claim, claim
-	otherType.PrincipalType = "authorizer" // which may give any id
-	otherClient.ClientID, otherPrincipal.PrincipalID = "dev-2", strings.Repeat("d", 64)
-	refused("another client", otherClient, k.Token)
+	otherConnection, otherPrincipal, otherType := claim, claim, claim // even of the same client id
+	otherType.PrincipalType = "authorizer"                            // which may give any id
+	otherConnection.ConnectionID, otherPrincipal.PrincipalID = "connection-2", strings.Repeat("d", 64)
+	refused("another connection", otherConnection, k.Token)
 	refused("another principal", otherPrincipal, k.Token)
 	refused("another type of principal", otherType, k.Token)
 	refused("another token", claim, k.Token[:len(k.Token)-1]+"_")
@@ -373,7 +373,7 @@ func BenchmarkClaimFlow(b *testing.B) {
 	var wg sync.WaitGroup
 	for c := range 32 {
 		wg.Go(func() {
-			from := mqtt.Source{ClientID: fmt.Sprint("c", c), PrincipalID: claim.PrincipalID}
+			from := mqtt.Source{ClientID: fmt.Sprint("c", c), ConnectionID: fmt.Sprint("n", c), PrincipalID: claim.PrincipalID}
 			for i := range next {
 				if err := provisionOne(b.Context(), w, from, fmt.Sprint(i)); err != nil {
 					b.Error(err)

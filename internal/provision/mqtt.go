@@ -30,11 +30,11 @@ type csrRequest struct {
 }
 
 // ServeMQTT serves the device provisioning API: it answers on the topic of the request with /accepted or /rejected
-// added, to the client that asked and to nobody else. What it returns is what the operator must hear of.
+// added, to the connection that asked and to nobody else. What it returns is what the operator must hear of.
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
 func (t *Templates) ServeMQTT(ctx context.Context, m *mqtt.Message) error {
-	if m.Source.ClientID == "" {
+	if m.Source.ClientID == "" || m.Source.ConnectionID == "" {
 		return fmt.Errorf("provision: %s: not from an MQTT client", m.Topic)
 	}
 	op, template, format, ok := parseTopic(m.Topic)
@@ -57,7 +57,8 @@ func (t *Templates) ServeMQTT(ctx context.Context, m *mqtt.Message) error {
 		return fmt.Errorf("provision: %s: answer: %w", m.Topic, err)
 	}
 	err = t.Publisher.Publish(ctx, &mqtt.Message{
-		Topic: m.Topic + suffix, Payload: payload, QoS: 1, Received: t.Now(), Recipient: m.Source.ClientID,
+		Topic: m.Topic + suffix, Payload: payload, QoS: 1, Received: t.Now(),
+		Recipient: m.Source.ClientID, RecipientConnection: m.Source.ConnectionID,
 	})
 	if err != nil {
 		return fmt.Errorf("provision: %s: publish: %w", m.Topic, err)

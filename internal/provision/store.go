@@ -24,9 +24,9 @@ type version struct {
 
 // token is a row of ownership_token.
 type token struct {
-	hash, certificateID   string
-	principalID, clientID string
-	expires               int64
+	hash, certificateID       string
+	principalID, connectionID string
+	expires                   int64
 }
 
 const templateColumns = `name, type, description, enabled, role_arn, hook_arn, default_version, last_version, created, modified`
@@ -105,15 +105,15 @@ func selectVersions(tx store.Tx, template string, after int64, limit int) ([]ver
 }
 
 func insertToken(tx store.Tx, k *token) error {
-	_, err := tx.Exec(`INSERT INTO ownership_token (hash, certificate_id, principal_id, client_id, expires) VALUES ($1, $2, $3, $4, $5)`,
-		k.hash, k.certificateID, k.principalID, k.clientID, k.expires)
+	_, err := tx.Exec(`INSERT INTO ownership_token (hash, certificate_id, principal_id, connection_id, expires) VALUES ($1, $2, $3, $4, $5)`,
+		k.hash, k.certificateID, k.principalID, k.connectionID, k.expires)
 	return err
 }
 
 func selectToken(tx store.Tx, hash string) (*token, error) {
 	k := &token{hash: hash}
-	err := tx.QueryRow(`SELECT certificate_id, principal_id, client_id, expires FROM ownership_token WHERE hash = $1`, hash).
-		Scan(&k.certificateID, &k.principalID, &k.clientID, &k.expires)
+	err := tx.QueryRow(`SELECT certificate_id, principal_id, connection_id, expires FROM ownership_token WHERE hash = $1`, hash).
+		Scan(&k.certificateID, &k.principalID, &k.connectionID, &k.expires)
 	return k, err
 }
 

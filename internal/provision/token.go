@@ -52,7 +52,7 @@ func (t *Templates) issue(ctx context.Context, csr string, from mqtt.Source) (*i
 	text := base64.RawURLEncoding.EncodeToString(secret[:])
 	k := &token{
 		hash: hashToken(text), certificateID: value(cert.CertificateId),
-		principalID: owner(from), clientID: from.ClientID, expires: until.UnixMilli(),
+		principalID: owner(from), connectionID: from.ConnectionID, expires: until.UnixMilli(),
 	}
 	// Without the token the certificate is swept when its time is over.
 	err = t.DB.Write(ctx, func(_ context.Context, tx store.Tx) error { return insertToken(tx, k) })
@@ -74,7 +74,7 @@ func (t *Templates) token(tx store.Tx, text string, from mqtt.Source) (*token, e
 		return nil, badToken("Certificate ownership token is not valid.")
 	case err != nil:
 		return nil, err
-	case k.principalID != owner(from), k.clientID != from.ClientID, k.expires <= t.nowMS():
+	case k.principalID != owner(from), k.connectionID != from.ConnectionID, k.expires <= t.nowMS():
 		// One message for all: a thief learns nothing.
 		return nil, badToken("Certificate ownership token is not valid.")
 	}

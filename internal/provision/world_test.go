@@ -89,7 +89,7 @@ func (o *outbox) take(client string) *mqtt.Message {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i := len(o.sent) - 1; i >= 0; i-- {
-		if m := o.sent[i]; m.Recipient == client {
+		if m := o.sent[i]; m.Recipient == client && m.RecipientConnection != "" {
 			o.sent = slices.Delete(o.sent, i, i+1)
 			return m
 		}
@@ -149,7 +149,7 @@ func openDB(t testing.TB) *store.DB {
 }
 
 // claim is a client with a claim certificate.
-var claim = mqtt.Source{ClientID: "dev-1", PrincipalID: strings.Repeat("c", 64), Protocol: "MQTT"}
+var claim = mqtt.Source{ClientID: "dev-1", ConnectionID: "connection-1", PrincipalID: strings.Repeat("c", 64), Protocol: "MQTT"}
 
 // call publishes a request and returns the payload of the answer, and whether it was accepted.
 func (w *world) call(t testing.TB, from mqtt.Source, topic string, payload []byte) (answer []byte, accepted bool) {

@@ -198,3 +198,17 @@ func TestClaimDisturbsNoDevice(t *testing.T) {
 	}
 	clean.publish(t, "test/x", "still there", 1)
 }
+
+// A token ends with its connection, even for the same certificate and client id.
+func TestOwnershipTokenIsOfItsConnection(t *testing.T) {
+	d := servertest.Start(t)
+	makeTemplate(t, d.Node(0))
+	claim := d.Node(0).Identity(t, "claim", claimPolicy...)
+	first := connect5(t, d.Node(0), claim, "claim-1")
+	created := ask(t, first, "$aws/certificates/create/json", struct{}{})
+	again := connect5(t, d.Node(1), claim, "claim-1")
+	request := map[string]any{"certificateOwnershipToken": created.CertificateOwnershipToken, "parameters": map[string]string{"SerialNumber": "9"}}
+	if got := ask(t, again, "$aws/provisioning-templates/pumps/provision/json", request); got.ErrorCode != "InvalidCertificateOwnershipToken" {
+		t.Errorf("another connection used the token: %+v", got)
+	}
+}

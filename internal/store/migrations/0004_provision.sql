@@ -25,7 +25,7 @@ CREATE TABLE ownership_token (
     hash           TEXT   NOT NULL PRIMARY KEY,
     certificate_id TEXT   NOT NULL,
     principal_id   TEXT   NOT NULL,           -- who asked for the certificate, and may use the token
-    client_id      TEXT   NOT NULL,
+    connection_id  TEXT   NOT NULL,           -- on which it was asked for; no other has this id
     expires        BIGINT NOT NULL
 ) /*WITHOUT ROWID*/;
 CREATE INDEX ownership_token_by_expiry ON ownership_token (expires);
