@@ -107,7 +107,7 @@ func TestWillAndTakeOver(t *testing.T) {
 		if p.ReasonCode != 0x8e {
 			t.Errorf("reason %#x, want session taken over", p.ReasonCode)
 		}
-	default:
+	case <-time.After(patience): // Paho tells of it on a goroutine of its own
 		t.Error("no DISCONNECT came")
 	}
 	if m := watcher.next(t); string(m.Payload) != "gone" {
