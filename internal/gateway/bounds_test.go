@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"flotilla/internal/gateway"
+	"flotilla/internal/gateway/sessionstore"
 	"flotilla/internal/mqtt"
 )
 
@@ -337,5 +339,104 @@ func TestTopicsBeyondLimits(t *testing.T) {
 	c.send(&mqtt.Publish{Topic: []byte("a"), QoS: 2, PacketID: 1})
 	if d := c.gone(); d == nil || d.Code != mqtt.QoSNotSupported {
 		t.Errorf("DISCONNECT %+v", d)
+	}
+}
+
+// fill leaves an absent session whose queue is full.
+func (w *world) fill(t *testing.T, id, filter string, n int) {
+	t.Helper()
+	s, _ := w.connect(t, id, persistent)
+	s.subscribe(1, filter)
+	s.disconnect()
+	a, _ := w.connect(t, "filler")
+	for i := range n {
+		a.publish(filter, fmt.Sprint(i), 1)
+	}
+}
+
+func TestFullQueueRefusesAndNamesItsClient(t *testing.T) {
+	w := start(t, func(c *gateway.Config, d *gateway.Deps) { c.Sessions.MaxQueueMessages = 3 })
+	w.fill(t, "absent", "t", 3)
+	a, _ := w.connect(t, "a")
+	a.send(&mqtt.Publish{Topic: []byte("t"), QoS: 1, PacketID: 1})
+	if ack := next[*mqtt.Ack](a); ack.Code != mqtt.QuotaExceeded {
+		t.Errorf("PUBACK %v", ack.Code)
+	}
+	if d := w.Denials("a"); len(d) != 1 || !strings.Contains(d[0].Reason, "the queue of absent is full") || !d[0].Remote.IsLoopback() {
+		t.Errorf("the publisher's: %+v", d)
+	}
+	if d := w.Denials("absent"); len(d) != 1 || d[0].Action != "queue" || !strings.Contains(d[0].Reason, "its queue is full") {
+		t.Errorf("the subscriber's: %+v", d)
+	}
+	if err := w.Publish(t.Context(), &mqtt.Message{Topic: "t", QoS: 1}); err == nil || !strings.Contains(err.Error(), "absent") {
+		t.Errorf("a room's: %v", err)
+	}
+}
+
+func TestFullQueueOfOneIsLeftOut(t *testing.T) {
+	for name, change := range map[string]func(*gateway.Config){
+		"drop": func(c *gateway.Config) { c.Sessions.WhenFull = "drop" },
+		"aws":  func(c *gateway.Config) { c.Limits = "aws" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, func(c *gateway.Config, d *gateway.Deps) {
+				change(c)
+				c.Sessions.MaxQueueMessages, d.Metrics = 3, prometheus.NewRegistry()
+			})
+			w.fill(t, "absent", "t", 3)
+			other, _ := w.connect(t, "other", persistent)
+			other.subscribe(1, "t")
+			old, _ := w.connect(t, "old", v311)
+			for i := range 5 {
+				old.publish("t", fmt.Sprint(i), 1)
+				if got := string(other.message().Payload); got != fmt.Sprint(i) {
+					t.Errorf("got %s, want %d", got, i)
+				}
+			}
+			if n := counter(t, w.deps.Metrics, "flotilla_gateway_messages_dropped_total"); n != 5 {
+				t.Errorf("%v are counted", n)
+			}
+			if d := w.Denials("absent"); len(d) != 1 || !strings.Contains(d[0].Reason, "does not get") {
+				t.Errorf("%+v", d)
+			}
+			var absent *client
+			eventually(t, "the next connect", func() bool { // with the aws profile a second after the last
+				c, ack := w.connect(t, "absent", persistent)
+				absent = c
+				return !ack.Code.Failed()
+			})
+			for i := range 3 {
+				if got := string(absent.message().Payload); got != fmt.Sprint(i) {
+					t.Errorf("got %s, want %d", got, i)
+				}
+			}
+			eventually(t, "room", func() bool {
+				old.publish("t", "again", 1)
+				other.message()
+				p, err := absent.read(50 * time.Millisecond)
+				if err != nil {
+					return false
+				}
+				got := p.(*mqtt.Publish)
+				absent.send(&mqtt.Ack{Type: mqtt.PUBACK, PacketID: got.PacketID})
+				return string(got.Payload) == "again"
+			})
+		})
+	}
+}
+
+func TestWhenFullIsOneOfTwo(t *testing.T) {
+	if err := (gateway.Config{Sessions: sessionstore.Config{WhenFull: "wait"}}).Validate(); err == nil {
+		t.Error("accepted")
+	}
+}
+
+func TestDenialOfASharedSubscriptionShowsItWhole(t *testing.T) {
+	w := start(t)
+	w.rules.allow(t, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Connect","Resource":"*"}]}`)
+	c, _ := w.connect(t, "c")
+	c.subscribe(1, "$share/g/t")
+	if d := w.Denials("c"); len(d) != 1 || d[0].Resource != "$share/g/t" {
+		t.Errorf("%+v", d)
 	}
 }

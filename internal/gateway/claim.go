@@ -39,6 +39,6 @@ func (s *session) heldByOther(who aws.Principal) bool {
 // denyTaken refuses a confined principal the client id of another.
 func (g *Gateway) denyTaken(c *Connection, p *mqtt.Connect) error {
 	const reason = "a claim certificate may not use a client id that another principal's connection or session has"
-	g.deny(p.ClientID, c.who.ID, Denial{Action: "connect", Reason: reason, Code: mqtt.NotAuthorized})
+	g.deny(p.ClientID, c.who.ID, Denial{Remote: c.addr.Addr(), Action: "connect", Reason: reason, Code: mqtt.NotAuthorized})
 	return &refusal{code: mqtt.NotAuthorized, silent: true, detail: reason}
 }

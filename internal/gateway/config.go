@@ -79,6 +79,11 @@ func (c Config) withDefaults() (Config, error) {
 
 // Validate refuses what would open a door that nobody asked for.
 func (c Config) Validate() error {
+	switch w := c.Sessions.WhenFull; w {
+	case "", sessionstore.WhenFullRefuse, sessionstore.WhenFullDrop:
+	default:
+		return fmt.Errorf("gateway: sessions.when-full %q: not refuse or drop", w)
+	}
 	if c.PlainAddr == "" || c.PlainAnywhere {
 		return nil
 	}

@@ -154,7 +154,7 @@ func (g *Gateway) connect(a *arrival, p *mqtt.Connect) error {
 		who, r = g.identify(a, p)
 	}
 	if r != nil {
-		g.deny(p.ClientID, who.ID, Denial{Action: "connect", Reason: r.detail, Code: r.code})
+		g.deny(p.ClientID, who.ID, Denial{Remote: address(a.remote).Addr(), Action: "connect", Reason: r.detail, Code: r.code})
 		return r
 	}
 	c := g.newConnection(a, p, &who)
@@ -162,7 +162,7 @@ func (g *Gateway) connect(a *arrival, p *mqtt.Connect) error {
 		return err
 	}
 	if r := g.connectRate(c, p.ClientID); r != nil {
-		g.deny(p.ClientID, who.ID, Denial{Action: "connect", Reason: r.detail, Code: r.code})
+		g.deny(p.ClientID, who.ID, Denial{Remote: address(a.remote).Addr(), Action: "connect", Reason: r.detail, Code: r.code})
 		return r
 	}
 	return g.join(c, a, p, assigned)
@@ -277,7 +277,7 @@ func (g *Gateway) authorizeConnect(c *Connection, a *arrival, p *mqtt.Connect, w
 	if d.Effect == lang.ExplicitDeny {
 		reason = "a statement denies iot:Connect"
 	}
-	g.deny(p.ClientID, c.who.ID, Denial{Action: "iot:Connect", Reason: reason, Policy: d.Policy, Statement: d.Statement, Code: mqtt.NotAuthorized})
+	g.deny(p.ClientID, c.who.ID, Denial{Remote: c.addr.Addr(), Action: "iot:Connect", Reason: reason, Policy: d.Policy, Statement: d.Statement, Code: mqtt.NotAuthorized})
 	return &refusal{code: mqtt.NotAuthorized, silent: true, detail: reason}
 }
 

@@ -255,7 +255,7 @@ func (c *Connection) protocolError(detail string) verdict {
 func (c *Connection) endWith(code mqtt.ReasonCode, reason, detail string) verdict {
 	c.ending = &cause{code: code, send: true, text: code.Error(), reason: reason, detail: detail}
 	if reason == reasonClientError || reason == reasonForbidden {
-		c.g.deny(c.clientID(), c.who.ID, Denial{Action: "packet", Reason: detail, Code: code})
+		c.deny(Denial{Action: "packet", Reason: detail, Code: code})
 	}
 	return endNow
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"net/netip"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ type Denial struct {
 	Action    string // "iot:Publish", or "connect", "packet"
 	Resource  string // topic or filter; "" none
 	Principal string // its id
+	Remote    netip.Addr
 	Reason    string
 	Policy    string // that decided; "" when no statement allows
 	Statement int
@@ -76,7 +78,13 @@ func (g *Gateway) deny(clientID, principal string, n Denial) {
 	if !g.denials.add(clientID, n) {
 		return
 	}
-	g.log.Info("refused", "clientId", clientID, "principal", principal, "action", n.Action, "topic", n.Resource, "err", n.Reason)
+	g.log.Info("refused", "clientId", clientID, "principal", principal, "remote", n.Remote, "action", n.Action, "topic", n.Resource, "err", n.Reason)
+}
+
+// deny records what was refused to the connection.
+func (c *Connection) deny(n Denial) {
+	n.Remote = c.addr.Addr()
+	c.g.deny(c.clientID(), c.who.ID, n)
 }
 
 // denied records a decision of the policies.
@@ -85,7 +93,7 @@ func (c *Connection) denied(action, topic string, d lang.Decision) {
 	if d.Effect == lang.ExplicitDeny {
 		reason = "a statement denies it"
 	}
-	c.g.deny(c.clientID(), c.who.ID, Denial{Action: action, Resource: topic, Reason: reason, Policy: d.Policy, Statement: d.Statement, Code: mqtt.NotAuthorized})
+	c.deny(Denial{Action: action, Resource: topic, Reason: reason, Policy: d.Policy, Statement: d.Statement, Code: mqtt.NotAuthorized})
 }
 
 // decide asks the policies; ok is false when that would block the loop.

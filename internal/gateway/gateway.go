@@ -107,6 +107,7 @@ type Gateway struct {
 	nextLoop atomic.Uint32
 	workers  *workers
 	denials  denials
+	full     fullQueues
 	direct   confirmations
 	recent   recent
 	watch    watch
@@ -154,6 +155,9 @@ func New(cfg Config, d Deps) (*Gateway, error) {
 		known: make(chan struct{}), registry: newRegistry(), trie: mqtt.NewTrie[*subscription](),
 	}
 	g.slow.timeout = cfg.SlowTimeout
+	if cfg.Sessions.WhenFull == "" && cfg.Limits == "aws" {
+		cfg.Sessions.WhenFull = sessionstore.WhenFullDrop
+	}
 	cfg.Sessions.Node, cfg.Sessions.Now, cfg.Sessions.Log = cfg.NodeID, d.Now, d.Log
 	g.sessions = sessionstore.New(d.DB, cfg.Sessions)
 	if d.Bus != nil {
@@ -298,6 +302,7 @@ func (g *Gateway) publish(ctx context.Context, m *mqtt.Message, extra store.Func
 	case err := <-answer:
 		if err != nil {
 			ow.cancel()
+			g.noteRefused(m.Topic, err)
 			return err
 		}
 	case <-ctx.Done():

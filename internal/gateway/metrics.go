@@ -14,6 +14,7 @@ type metrics struct {
 	evicted    prometheus.Counter
 	crowded    prometheus.Counter
 	silent     prometheus.Counter
+	full       prometheus.Counter
 }
 
 func newMetrics(r *prometheus.Registry) *metrics {
@@ -35,9 +36,10 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		evicted:    counter("pending_evicted_total", "Connections closed before their CONNECT because others needed their place."),
 		crowded:    counter("pending_refused_total", "Connections closed at once because too many from their address have not sent their CONNECT."),
 		silent:     counter("pending_silent_total", "Connections closed because they sent nothing."),
+		full:       counter("queues_full_total", "Full queues that messages were refused for; the log names them."),
 	}
 	if r != nil {
-		r.MustRegister(m.in, m.out, m.refused, m.connects, m.drops, m.handshakes, m.failed, m.evicted, m.crowded, m.silent)
+		r.MustRegister(m.in, m.out, m.refused, m.connects, m.drops, m.handshakes, m.failed, m.evicted, m.crowded, m.silent, m.full)
 	}
 	return m
 }

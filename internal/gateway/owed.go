@@ -71,6 +71,7 @@ func (g *Gateway) submit(t *turn, r *route, ow *owed, extra store.Func) {
 		}
 	}
 	ow.copies = g.copies(ow)
+	queued := false
 	for i := range ow.copies {
 		reserve, err := g.sessions.Reserve(ow.message, 0, ow.copies[i].targets)
 		if err != nil {
@@ -80,9 +81,10 @@ func (g *Gateway) submit(t *turn, r *route, ow *owed, extra store.Func) {
 			return
 		}
 		ow.copies[i].reserve = reserve
+		queued = queued || !reserve.Empty()
 	}
 	retain := ow.message.Retain && !r.basicIngest
-	writes := ow.copies != nil || outbox != nil || retain || extra != nil
+	writes := queued || outbox != nil || retain || extra != nil
 	peers := 0
 	if ow.message.QoS > 0 {
 		peers = len(ow.sends)
@@ -204,7 +206,7 @@ func (g *Gateway) copies(ow *owed) []queuedCopy {
 		if tg.sub.qos == 0 || !tg.session.stored() || tg.sub.noLocal && tg.session.clientID == ow.message.Source.ClientID {
 			continue
 		}
-		to := sessionstore.Target{Session: tg.session.number, RetainAsPublished: tg.sub.asPublished}
+		to := sessionstore.Target{Session: tg.session.number, RetainAsPublished: tg.sub.asPublished, Name: tg.session.clientID}
 		if len(out) == 0 {
 			add(to, *tg)
 		} else { // sessions of a route are distinct
@@ -215,9 +217,9 @@ func (g *Gateway) copies(ow *owed) []queuedCopy {
 		if s.qos == 0 || !s.session.stored() {
 			continue
 		}
-		to := sessionstore.Target{Session: s.session.number, Group: s.share}
+		to := sessionstore.Target{Session: s.session.number, Group: s.share, Name: s.session.clientID}
 		if !s.session.connected() && s.share != 0 {
-			to = sessionstore.Target{Session: s.share}
+			to = sessionstore.Target{Session: s.share, Name: s.filter}
 		}
 		add(to, target{session: s.session, sub: s})
 	}
@@ -259,8 +261,15 @@ func (g *Gateway) distribute(t *turn, ow *owed) {
 	g.deliverAll(t, ow.route, &m)
 	t.picked, t.sends = picked, sends
 	for i := range ow.copies {
-		id := ow.copies[i].reserve.ID()
+		id, left := ow.copies[i].reserve.ID(), ow.copies[i].reserve.Left()
+		for _, to := range left {
+			g.metrics.dropped("queue-full")
+			g.noteFull(to.Name, m.topic, "it does not get the message")
+		}
 		for j := range ow.copies[i].arrive {
+			if len(left) > 0 && slices.Contains(left, ow.copies[i].targets[j]) {
+				continue
+			}
 			tg := &ow.copies[i].arrive[j]
 			tg.session.arrived(t, tg, &m, id)
 			g.nudge(tg.session, id)
@@ -281,8 +290,9 @@ func (g *Gateway) refuseOwed(t *turn, ow *owed, err error) {
 	if !errors.As(err, &code) || code != mqtt.QuotaExceeded {
 		g.log.Error("a message can't be stored", "clientId", ow.c.session.clientID, "topic", ow.message.Topic, "err", err)
 	}
+	g.noteRefused(ow.message.Topic, err)
 	g.metrics.dropped("not-stored")
-	g.deny(ow.c.session.clientID, ow.c.who.ID, Denial{Action: "iot:Publish", Resource: ow.message.Topic, Reason: err.Error(), Code: code})
+	ow.c.deny(Denial{Action: "iot:Publish", Resource: ow.message.Topic, Reason: err.Error(), Code: code})
 	if !ow.acks {
 		return
 	}

@@ -294,7 +294,7 @@ func (c *Connection) refusePublish(t *turn, p *mqtt.Publish, code mqtt.ReasonCod
 // refuse answers a message for which there is no room: the connection goes on.
 func (c *Connection) refuse(t *turn, p *mqtt.Publish, code mqtt.ReasonCode, detail string) verdict {
 	c.g.metrics.dropped(detail)
-	c.g.deny(c.session.clientID, c.who.ID, Denial{Action: "iot:Publish", Resource: string(p.Topic), Reason: detail, Code: code})
+	c.deny(Denial{Action: "iot:Publish", Resource: string(p.Topic), Reason: detail, Code: code})
 	if p.QoS > 0 {
 		c.puback(t, p.PacketID, code)
 	}

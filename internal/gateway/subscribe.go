@@ -67,19 +67,18 @@ func filtersOf(subs []sessionstore.Subscription) []string {
 
 // maySubscribe decides about a filter; its code is a failure or Success.
 func (c *Connection) maySubscribe(in *mqtt.Subscription) mqtt.ReasonCode {
-	clientID := c.session.clientID
 	if err := mqtt.ValidTopicFilter(in.Filter); err != nil {
-		c.g.deny(clientID, c.who.ID, Denial{Action: "iot:Subscribe", Resource: in.Filter, Reason: err.Error(), Code: mqtt.TopicFilterInvalid})
+		c.deny(Denial{Action: "iot:Subscribe", Resource: in.Filter, Reason: err.Error(), Code: mqtt.TopicFilterInvalid})
 		return mqtt.TopicFilterInvalid
 	}
 	if !mqtt.MaySubscribe(in.Filter) {
-		c.g.deny(clientID, c.who.ID, Denial{Action: "iot:Subscribe", Resource: in.Filter, Reason: "the topics are the service's own", Code: mqtt.NotAuthorized})
+		c.deny(Denial{Action: "iot:Subscribe", Resource: in.Filter, Reason: "the topics are the service's own", Code: mqtt.NotAuthorized})
 		return mqtt.NotAuthorized
 	}
 	_, filter, _ := mqtt.Share(in.Filter)
 	d := c.auth.Authorize("iot:Subscribe", c.g.account.ARN("iot", "topicfilter/"+filter))
 	if !d.Allowed() {
-		c.denied("iot:Subscribe", filter, d)
+		c.denied("iot:Subscribe", in.Filter, d)
 		return mqtt.NotAuthorized
 	}
 	return mqtt.Success

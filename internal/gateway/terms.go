@@ -136,7 +136,7 @@ func (g *Gateway) refresh(c *Connection) {
 	defer cancel()
 	v, err := c.terms.vouched.Refresh(ctx)
 	if err != nil {
-		g.deny(c.clientID(), c.who.ID, Denial{Action: "refresh", Reason: err.Error(), Code: mqtt.NotAuthorized})
+		c.deny(Denial{Action: "refresh", Reason: err.Error(), Code: mqtt.NotAuthorized})
 		c.end(&cause{code: mqtt.NotAuthorized, send: true, reason: reasonAuthError, detail: "the custom authorizer no longer vouches for it"})
 		return
 	}

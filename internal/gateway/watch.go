@@ -92,7 +92,7 @@ func (w *watch) checkKey(c *Connection) {
 		w.g.log.Error("an access key can't be checked", "principal", c.who.ID, "err", err)
 	case !good:
 		const reason = "the access key is no longer active"
-		w.g.deny(c.clientID(), c.who.ID, Denial{Action: "iot:Connect", Reason: reason, Code: mqtt.NotAuthorized})
+		c.deny(Denial{Action: "iot:Connect", Reason: reason, Code: mqtt.NotAuthorized})
 		c.end(&cause{code: mqtt.NotAuthorized, send: true, reason: reasonForbidden, detail: reason})
 	}
 }

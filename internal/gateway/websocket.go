@@ -74,7 +74,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	a, refused := g.arrivalOf(r)
 	if refused != nil {
 		g.metrics.connects.WithLabelValues("refused").Inc()
-		g.deny("", a.signer.ID, Denial{Action: "upgrade", Reason: refused.detail, Code: refused.code})
+		g.deny("", a.signer.ID, Denial{Remote: address(a.remote).Addr(), Action: "upgrade", Reason: refused.detail, Code: refused.code})
 		http.Error(w, "Forbidden", http.StatusForbidden)
 		return
 	}

@@ -3,6 +3,7 @@ package sessionstore
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,6 +28,8 @@ const (
 type Reservation struct {
 	s       *Store
 	targets []Target
+	left    []Target // left out by Reserve
+	out     []Target // left out by the last Enqueue
 	body    []byte
 	id      int64
 	assign  bool // id comes from the transaction
@@ -37,9 +40,11 @@ type Reservation struct {
 
 // Reserve makes room for m, of QoS 1, in the queue of every target, or fails with
 // *FullError, which names those without room, and reserves nothing: the caller
-// refuses the message, or tries again without them. id is the message's, from
-// NextID; with 0 Enqueue takes one inside the transaction, so that on one node ids
-// rise in the order of commits. targets must not be changed later. It does no I/O.
+// refuses the message, or tries again without them. With WhenFullDrop it leaves
+// them out instead, unless it is all queues together that are full: see Left. id is
+// the message's, from NextID; with 0 Enqueue takes one inside the transaction, so that
+// on one node ids rise in the order of commits. targets must not be changed later. It
+// does no I/O.
 func (s *Store) Reserve(m *mqtt.Message, id int64, targets []Target) (*Reservation, error) {
 	r := &Reservation{s: s, targets: targets, id: id, assign: id == 0}
 	r.body = codec.AppendWithoutSource(make([]byte, 0, 24+len(m.Topic)+len(m.Payload)), m)
@@ -49,40 +54,36 @@ func (s *Store) Reserve(m *mqtt.Message, id int64, targets []Target) (*Reservati
 	}
 	now := s.cfg.Now()
 	if s.queues.total.Load()+r.size > s.queues.maxTotal {
-		return nil, &FullError{Sessions: sessionsOf(targets)}
+		e := fullError(targets)
+		e.Total = true
+		return nil, e
 	}
-	var full []int64
-	taken := 0
+	var full, with []Target
 	for i, t := range targets {
 		ok, verify := s.queues.reserve(t.Session, r.size, s.shared, now)
-		if !ok {
-			full = append(full, t.Session)
+		switch {
+		case !ok:
+			if full == nil {
+				with = append(with, targets[:i]...)
+			}
+			full = append(full, t)
 			continue
+		case full != nil:
+			with = append(with, t)
 		}
 		if verify {
 			r.verify = append(r.verify, t)
 		}
-		if full == nil {
-			taken = i + 1
-			continue
-		}
-		s.queues.add(t.Session, -1, -r.size) // it only was of interest whether it is full
 	}
-	if full != nil {
-		for _, t := range targets[:taken] {
-			s.queues.add(t.Session, -1, -r.size)
-		}
-		return nil, &FullError{Sessions: full}
+	if full == nil {
+		return r, nil
 	}
-	return r, nil
-}
-
-func sessionsOf(targets []Target) []int64 {
-	all := make([]int64, len(targets))
-	for i, t := range targets {
-		all[i] = t.Session
+	r.targets, r.left = with, full
+	if s.cfg.WhenFull == WhenFullDrop {
+		return r, nil
 	}
-	return all
+	r.Cancel()
+	return nil, fullError(full)
 }
 
 func messageExpires(m *mqtt.Message) (int64, bool) {
@@ -95,16 +96,40 @@ func messageExpires(m *mqtt.Message) (int64, bool) {
 // ID is the message's; when Enqueue assigns it, once the write has committed.
 func (r *Reservation) ID() int64 { return r.id }
 
+// Empty tells that every target was left out: there is nothing to enqueue.
+func (r *Reservation) Empty() bool { return len(r.targets) == 0 }
+
+// Left are the targets that do not get the message because their queues are full. It is
+// final once the write has committed.
+func (r *Reservation) Left() []Target {
+	if len(r.out) == 0 {
+		return r.left
+	}
+	return slices.Concat(r.left, r.out)
+}
+
 // Cancel gives the room back: the write failed, or was never made.
 func (r *Reservation) Cancel() {
-	for _, t := range r.targets {
+	for _, t := range r.within() {
 		r.s.queues.add(t.Session, -1, -r.size)
 	}
 }
 
+// within are the targets without those that the last Enqueue has left out.
+func (r *Reservation) within() []Target {
+	if len(r.out) == 0 {
+		return r.targets
+	}
+	return slices.DeleteFunc(slices.Clone(r.targets), func(t Target) bool { return slices.Contains(r.out, t) })
+}
+
 // Enqueue is a part of the publish's write; it may be run again. With several
-// nodes it can fail with *FullError, before it has changed anything.
+// nodes it can find queues full that Reserve has not: then it leaves them out, or fails
+// with *FullError before it has changed anything.
 func (r *Reservation) Enqueue(_ context.Context, tx store.Tx) error {
+	if r.Empty() {
+		return nil
+	}
 	if r.assign {
 		r.id = r.s.db.NextID()
 	}
@@ -113,14 +138,15 @@ func (r *Reservation) Enqueue(_ context.Context, tx store.Tx) error {
 			return err
 		}
 	}
+	targets := r.within()
 	body := any(r.body)
-	if n := len(r.targets); n > 1 && (n-1)*len(r.body) > shareAbove {
+	if n := len(targets); n > 1 && (n-1)*len(r.body) > shareAbove {
 		if _, err := tx.Exec(`INSERT INTO mqtt_body (id, body) VALUES ($1, $2)`, r.id, r.body); err != nil {
 			return err
 		}
 		body = nil
 	}
-	for rest := r.targets; len(rest) > 0; {
+	for rest := targets; len(rest) > 0; {
 		n := chunk(len(rest))
 		args := make([]any, 0, n*queueColumns)
 		for _, t := range rest[:n] {
@@ -141,7 +167,8 @@ func (r *Reservation) Enqueue(_ context.Context, tx store.Tx) error {
 // confirm asks the store how full the queues are.
 func (r *Reservation) confirm(tx store.Tx) error {
 	now := r.s.cfg.Now()
-	var full []int64
+	drop := r.s.cfg.WhenFull == WhenFullDrop
+	var full []Target
 	for _, t := range r.verify {
 		var messages, size int64
 		err := tx.QueryRow(`SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM mqtt_queue WHERE session = $1`, t.Session).Scan(&messages, &size)
@@ -149,13 +176,21 @@ func (r *Reservation) confirm(tx store.Tx) error {
 			return err
 		}
 		q := &r.s.queues
-		q.verify(t.Session, messages+1, size+r.size, now)
-		if messages+1 > q.maxMessages || size+r.size > q.maxBytes {
-			full = append(full, t.Session)
+		isFull := messages+1 > q.maxMessages || size+r.size > q.maxBytes
+		if isFull {
+			full = append(full, t)
+		}
+		if isFull && drop {
+			q.verify(t.Session, messages, size, now)
+		} else {
+			q.verify(t.Session, messages+1, size+r.size, now)
 		}
 	}
-	if full != nil {
-		return &FullError{Sessions: full}
+	switch {
+	case drop:
+		r.out = full
+	case full != nil:
+		return fullError(full)
 	}
 	return nil
 }

@@ -2,7 +2,9 @@ package sessionstore
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,19 +31,54 @@ var (
 )
 
 // FullError says whose queues are full. It unwraps to mqtt.QuotaExceeded.
-type FullError struct{ Sessions []int64 }
+type FullError struct {
+	Sessions []int64
+	Names    []string // of their targets
+	Total    bool     // all queues together are full, not these
+}
 
-func (e *FullError) Error() string { return "sessionstore: a queue is full" }
+func (e *FullError) Error() string {
+	const most = 3
+	switch names := e.Names; {
+	case e.Total:
+		return "sessionstore: all queues together are full"
+	case len(names) > most:
+		return fmt.Sprintf("sessionstore: the queues of %s and %d others are full", strings.Join(names[:most], ", "), len(names)-most)
+	case len(names) > 1:
+		return "sessionstore: the queues of " + strings.Join(names, ", ") + " are full"
+	case len(names) == 1:
+		return "sessionstore: the queue of " + names[0] + " is full"
+	}
+	return "sessionstore: a queue is full"
+}
+
+func fullError(full []Target) *FullError {
+	e := &FullError{}
+	for _, t := range full {
+		e.Sessions = append(e.Sessions, t.Session)
+		if t.Name != "" {
+			e.Names = append(e.Names, t.Name)
+		}
+	}
+	return e
+}
 
 // Unwrap gives the reason code to answer.
 func (e *FullError) Unwrap() error { return mqtt.QuotaExceeded }
 
-// Config bounds queues; its zero value is the default.
+// Values of Config.WhenFull.
+const (
+	WhenFullRefuse = "refuse"
+	WhenFullDrop   = "drop"
+)
+
+// Config bounds queues; its zero value is the default, which refuses what finds no room.
 type Config struct {
-	MaxQueueMessages int   `name:"sessions.max-queue-messages" default:"10000" help:"Most messages queued for one session."`
-	MaxQueueBytes    int64 `name:"sessions.max-queue-bytes" default:"16777216" help:"Most bytes of messages queued for one session."`
-	MaxTotalBytes    int64 `name:"sessions.max-total-bytes" default:"8589934592" help:"Most bytes of messages queued for all sessions."`
-	MaxRetained      int64 `name:"sessions.max-retained" default:"500000" help:"Most retained messages."`
+	MaxQueueMessages int    `name:"sessions.max-queue-messages" default:"10000" help:"Most messages queued for one session."`
+	MaxQueueBytes    int64  `name:"sessions.max-queue-bytes" default:"16777216" help:"Most bytes of messages queued for one session."`
+	MaxTotalBytes    int64  `name:"sessions.max-total-bytes" default:"8589934592" help:"Most bytes of messages queued for all sessions."`
+	WhenFull         string `name:"sessions.when-full" enum:",refuse,drop" default:"" help:"What becomes of a message for a session whose queue is full: refuse (no acknowledgement for its publisher) or drop (that session does not get it). Empty is drop under --limits aws, as AWS does, else refuse."`
+	MaxRetained      int64  `name:"sessions.max-retained" default:"500000" help:"Most retained messages."`
 
 	// Node is this node's id; it must not be empty.
 	Node string `kong:"-" toml:"-"`
@@ -171,6 +208,8 @@ type Target struct {
 	Group int64
 	// RetainAsPublished keeps the message's retain flag.
 	RetainAsPublished bool
+	// Name is what the operator is told when the queue is full: the client id, or the filter of a group.
+	Name string
 }
 
 // Queued is a message in a queue.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -413,14 +414,14 @@ func TestFullQueueRefuses(t *testing.T) {
 	cfg := sessionstore.Config{MaxQueueMessages: 10, MaxQueueBytes: 2000}
 	each(t, cfg, func(t *testing.T, w world) {
 		a, b := w.connect("a", false, hour).Session, w.connect("b", false, hour).Session
-		ta, tb := sessionstore.Target{Session: a.Number}, sessionstore.Target{Session: b.Number}
+		ta, tb := sessionstore.Target{Session: a.Number, Name: "a"}, sessionstore.Target{Session: b.Number, Name: "b"}
 		var ids []int64
 		for range 10 {
 			ids = append(ids, w.mustEnqueue(message("t", "x"), ta))
 		}
 		_, err := w.enqueue(message("t", "y"), tb, ta, tb)
 		var full *sessionstore.FullError
-		if !errors.As(err, &full) || !errors.Is(err, mqtt.QuotaExceeded) || !slices.Equal(full.Sessions, []int64{a.Number}) {
+		if !errors.As(err, &full) || !errors.Is(err, mqtt.QuotaExceeded) || !slices.Equal(full.Sessions, []int64{a.Number}) || !strings.Contains(err.Error(), "the queue of a is full") {
 			t.Errorf("full: %v", err)
 		}
 		w.wantQueue(b.Number)
@@ -638,5 +639,45 @@ func TestGiveBack(t *testing.T) {
 		w.wantQueue(a.Number, "two", "own")
 		w.wantCount(group, 1)
 		w.wantCount(a.Number, 2)
+	})
+}
+
+func TestFullQueueIsLeftOut(t *testing.T) {
+	cfg := sessionstore.Config{MaxQueueMessages: 4, WhenFull: sessionstore.WhenFullDrop}
+	each(t, cfg, func(t *testing.T, w world) {
+		a, b := w.connect("a", false, hour).Session, w.connect("b", false, hour).Session
+		ta, tb := sessionstore.Target{Session: a.Number, Name: "a"}, sessionstore.Target{Session: b.Number, Name: "b"}
+		for range 4 {
+			w.mustEnqueue(message("t", "x"), ta)
+		}
+		put := func(want ...sessionstore.Target) {
+			t.Helper()
+			r, err := w.Reserve(message("t", "y"), 0, []sessionstore.Target{tb, ta})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := w.db.Write(t.Context(), r.Enqueue); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(r.Left(), want) {
+				t.Errorf("left out %+v, want %+v", r.Left(), want)
+			}
+		}
+		put(ta)
+		w.wantQueue(b.Number, "y")
+		w.wantQueue(a.Number, "x", "x", "x", "x")
+		w.wantCount(a.Number, 4)
+		w.wantCount(b.Number, 1)
+		// Another node may have filled the queue.
+		other := w.other("n2", cfg)
+		for range 3 {
+			other.mustEnqueue(message("t", "z"), tb)
+		}
+		w.clock.pass(time.Minute)
+		if w.db.Name() == "sqlite" {
+			return // its counters are exact, of one node
+		}
+		put(tb, ta)
+		w.wantQueue(b.Number, "y", "z", "z", "z")
 	})
 }
