@@ -26,7 +26,7 @@ type Config struct {
 	SessionExpiry           time.Duration `name:"gateway.session-expiry" default:"1h" help:"Longest life of a persistent session without a connection."`
 	MaxOutKiB               int           `name:"gateway.max-out-kib" default:"1024" help:"KiB that may wait for a slow client before QoS 0 is dropped and QoS 1 holds back its publishers."`
 	MaxTotalOutMiB          int           `name:"gateway.max-total-out-mib" default:"256" help:"The same for all clients together, in MiB."`
-	SlowTimeout             time.Duration `name:"gateway.slow-timeout" default:"10s" help:"How long a client may hold back publishers before it is disconnected."`
+	SlowTimeout             time.Duration `name:"gateway.slow-timeout" default:"2s" help:"How long a client may hold back publishers before it is disconnected."`
 	NoLifecycle             bool          `name:"gateway.no-lifecycle-events" help:"Do not publish lifecycle events on $aws/events/."`
 	DrainTimeout            time.Duration `name:"gateway.drain-timeout" default:"5s" help:"Time for connections to end in good order when the server stops."`
 
@@ -66,7 +66,7 @@ func (c Config) withDefaults() (Config, error) {
 	dur(&c.SessionExpiry, time.Hour)
 	def(&c.MaxOutKiB, 1024)
 	def(&c.MaxTotalOutMiB, 256)
-	dur(&c.SlowTimeout, 10*time.Second)
+	dur(&c.SlowTimeout, 2*time.Second)
 	dur(&c.DrainTimeout, 5*time.Second)
 	if c.NodeID == "" {
 		c.NodeID = "local"
