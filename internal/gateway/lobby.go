@@ -9,11 +9,11 @@ import (
 
 // lobby holds the connections that have not sent their CONNECT yet, so that those who only stand there keep nobody out:
 // when it is full, or holds as many from one address as it may, the one that has been silent longest goes, or else the
-// one that has taken longest since it began to speak, if that is longer than a client in earnest needs. With none to go
-// a newcomer whose address has its share is refused; any other waits, in the kernel's queue, for a place.
+// one that has taken longest since it began to speak; but none before the time that a client in earnest needs. With
+// none to go a newcomer whose address has its share is refused; any other waits, in the kernel's queue, for a place.
 type lobby struct {
 	most, perAddress int
-	grace            time.Duration // for those that have begun to speak
+	grace            time.Duration // for those that have begun to speak; a quarter of it to begin
 	evicted, refused func()
 
 	mu       sync.Mutex
@@ -112,7 +112,7 @@ func (l *lobby) evict(now time.Time, from netip.Addr) bool {
 	var worst *visitor
 	for v := range l.visitors {
 		switch {
-		case from.IsValid() && v.addr != from, v.served, v.spoken && now.Sub(v.since) < l.grace:
+		case from.IsValid() && v.addr != from, v.served, v.spoken && now.Sub(v.since) < l.grace, now.Sub(v.since) < l.grace/4:
 		case worst == nil, worst.spoken && !v.spoken, worst.spoken == v.spoken && v.since.Before(worst.since):
 			worst = v
 		}
