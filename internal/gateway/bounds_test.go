@@ -192,7 +192,7 @@ func TestCrowdOfHalfOpenConnectionsKeepsNobodyOut(t *testing.T) {
 				c.MaxHandshakes, c.FirstByteTimeout, c.HandshakeTimeout = 16, time.Minute, time.Minute
 				d.Metrics = prometheus.NewRegistry()
 			})
-			all := w.crowd(t, 64, speak)
+			w.crowd(t, 64, speak)
 			var c *client
 			begin := time.Now()
 			eventually(t, "a connect", func() bool { // the first may be refused, with all others so young
@@ -205,11 +205,6 @@ func TestCrowdOfHalfOpenConnectionsKeepsNobodyOut(t *testing.T) {
 			})
 			if took := time.Since(begin); took > 5*time.Second {
 				t.Errorf("it took %s", took)
-			}
-			for _, conn := range all[16:] { // refused: those before them were as young
-				if !c.hasEnded(conn) {
-					t.Fatal("the crowd stays")
-				}
 			}
 			if n := counter(t, w.deps.Metrics, "flotilla_gateway_pending_evicted_total") + counter(t, w.deps.Metrics, "flotilla_gateway_pending_refused_total"); n < 48 {
 				t.Errorf("%v were evicted or refused", n)
