@@ -21,7 +21,6 @@ import (
 //	TopicAliasMaximum          8        8        8          v5 DISCONNECT 0x94
 //	KeepAlive                  30-1200 s, 0 is 1200 s      v5 Server Keep Alive tells
 //	UserPropertyBytes          8 KiB    8 KiB    64 KiB     v5 PUBACK or DISCONNECT 0x97
-//	QueuedMessages a session   -        100,000  1,000,000  the newest is not queued for it
 //	WebSocketDuration          24 h     -        -          v5 DISCONNECT 0xA0; 3.1.1 close
 //	MessageExpiry              1-604,800 s                  brought into the range
 //
@@ -39,7 +38,6 @@ type Limits struct {
 	ConnectInterval     time.Duration
 	TopicAliasMaximum   int
 	UserPropertyBytes   int
-	QueuedMessages      int
 	WebSocketDuration   time.Duration
 }
 
@@ -66,7 +64,6 @@ type LimitSettings struct {
 	ConnectInterval     time.Duration `name:"gateway.connect-interval" help:"Least time between two CONNECTs of a client id."`
 	TopicAliasMaximum   int           `name:"gateway.topic-alias-maximum" help:"Most topic aliases of a connection in each direction; -1 is none."`
 	UserPropertyBytes   int           `name:"gateway.max-user-property-bytes" help:"Most bytes of user properties of a packet."`
-	QueuedMessages      int           `name:"gateway.max-queued-messages" help:"Most messages that wait for a session."`
 	WebSocketDuration   time.Duration `name:"gateway.max-websocket-duration" help:"Longest life of a WebSocket connection."`
 }
 
@@ -86,7 +83,6 @@ func (o *LimitSettings) apply(l *Limits) {
 		{o.MaxInflight, &l.MaxInflight, 65535},
 		{o.TopicAliasMaximum, &l.TopicAliasMaximum, 65535},
 		{o.UserPropertyBytes, &l.UserPropertyBytes, 16 << 20},
-		{o.QueuedMessages, &l.QueuedMessages, math.MaxInt},
 	} {
 		switch lifts := f.at == &l.Subscriptions || f.at == &l.PublishPerSecond || f.at == &l.TopicAliasMaximum; {
 		case f.set > 0:
@@ -110,19 +106,19 @@ func profile(name string) (Limits, error) {
 		return Limits{
 			PayloadBytes: 128 << 10, ClientIDBytes: 128, FiltersPerSubscribe: 8, Subscriptions: 50, PublishPerSecond: 100,
 			ReceiveMaximum: 100, MaxInflight: 100, ConnectInterval: time.Second, TopicAliasMaximum: 8, WebSocketDuration: 24 * time.Hour,
-			UserPropertyBytes: 8 << 10, QueuedMessages: 100_000,
+			UserPropertyBytes: 8 << 10,
 		}, nil
 	case "", "default":
 		return Limits{
 			PayloadBytes: 128 << 10, ClientIDBytes: 128, FiltersPerSubscribe: 8, Subscriptions: 1000,
 			ReceiveMaximum: 1024, MaxInflight: 1024, TopicAliasMaximum: 8,
-			UserPropertyBytes: 8 << 10, QueuedMessages: 100_000,
+			UserPropertyBytes: 8 << 10,
 		}, nil
 	case "unlimited":
 		return Limits{
 			PayloadBytes: 1 << 20, ClientIDBytes: 1024, FiltersPerSubscribe: 1024,
 			ReceiveMaximum: 65535, MaxInflight: 65535, TopicAliasMaximum: 8,
-			UserPropertyBytes: 64 << 10, QueuedMessages: 1_000_000,
+			UserPropertyBytes: 64 << 10,
 		}, nil
 	}
 	return Limits{}, fmt.Errorf("gateway: limits %q: not aws, default or unlimited", name)
