@@ -343,15 +343,15 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 		c.partial = append(g.pool.get(len(a.rest)), a.rest...)
 	}
 	ack := g.connack(c, p, present, assigned)
-	c.mu.Lock()
-	c.out = ack.Append(g.pool.get(64), c.version)
-	c.flushLocked()
-	c.mu.Unlock()
 	g.connected.Add(1)
 	g.accepted.Add(1)
 	g.metrics.connects.WithLabelValues("accepted").Inc()
 	g.calendar.add(c)
-	c.session.conn.Store(c)
+	c.mu.Lock()
+	c.out = ack.Append(g.pool.get(64), c.version)
+	c.session.conn.Store(c) // who has read the CONNACK is connected to everybody, and nothing leaves before it
+	c.flushLocked()
+	c.mu.Unlock()
 	if g.closing.Load() {
 		c.end(&cause{code: mqtt.ServerShuttingDown, send: true, reason: reasonServer})
 	}
