@@ -106,12 +106,15 @@ func validResource(r string) bool {
 	return parts[0] == "arn" && parts[5] != ""
 }
 
+// validAction takes "*" and service:name with wildcards. Variables have their place in Resource and Condition alone.
+// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/iot-policy-variables.html
 func validAction(a string) bool {
 	if a == "*" {
 		return true
 	}
 	service, name, ok := strings.Cut(a, ":")
-	return ok && service != "" && name != "" && !strings.ContainsAny(a, " \t\r\n") && !strings.Contains(name, ":")
+	return ok && service != "" && name != "" && !strings.Contains(name, ":") &&
+		!strings.ContainsFunc(a, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '$' })
 }
 
 // Parse reads a policy document: JSON of the IAM policy grammar without principals, version 2012-10-17. It takes
@@ -335,7 +338,7 @@ func (p *parser) conditions() ([]Condition, error) {
 			if err != nil {
 				return err
 			}
-			if key == "" {
+			if key == "" || strings.Contains(key, "${") { // variables stand in values
 				return errSyntax
 			}
 			c := Condition{Operator: op, Key: key, Values: values}

@@ -17,6 +17,7 @@ type Set struct {
 
 // statement is a compiled Statement.
 type statement struct {
+	source      *Statement
 	decision    Decision
 	actions     []*template
 	notAction   bool
@@ -25,18 +26,9 @@ type statement struct {
 	conditions  []*condition
 }
 
-// deviceActions are the policy actions of AWS IoT Core.
-// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/iot-policy-actions.html
-var deviceActions = []string{
-	"iot:Connect", "iot:Publish", "iot:Subscribe", "iot:Receive", "iot:RetainPublish", "iot:GetRetainedMessage",
-	"iot:ListRetainedMessages", "iot:GetThingShadow", "iot:UpdateThingShadow", "iot:DeleteThingShadow",
-	"iot:ListNamedShadowsForThing", "iot:DescribeJobExecution", "iot:GetPendingJobExecutions",
-	"iot:StartNextPendingJobExecution", "iot:UpdateJobExecution", "iot:AssumeRoleWithCertificate",
-}
-
 // Compile makes the set of the policies that apply to a connection. It takes documents made by [Parse].
 func Compile(policies ...Named) *Set {
-	s := &Set{byAction: make(map[string][]*statement, len(deviceActions))}
+	s := &Set{byAction: make(map[string][]*statement, len(actions))}
 	var allow []*statement
 	for _, p := range policies {
 		for i := range p.Document.Statements {
@@ -54,10 +46,10 @@ func Compile(policies ...Named) *Set {
 		}
 	}
 	s.statements = append(s.statements, allow...)
-	for _, a := range deviceActions {
+	for _, a := range actions {
 		for _, st := range s.statements {
-			if st.matchesAction(a) {
-				s.byAction[a] = append(s.byAction[a], st)
+			if st.matchesAction(a.Name) {
+				s.byAction[a.Name] = append(s.byAction[a.Name], st)
 			}
 		}
 	}
@@ -66,7 +58,7 @@ func Compile(policies ...Named) *Set {
 
 // compileStatement gives nil for a statement that can't come from Parse.
 func compileStatement(in *Statement) *statement {
-	out := &statement{notAction: in.NotAction, notResource: in.NotResource}
+	out := &statement{source: in, notAction: in.NotAction, notResource: in.NotResource}
 	out.decision = Decision{Effect: Allow, Sid: in.Sid}
 	if in.Deny {
 		out.decision.Effect = ExplicitDeny
@@ -157,8 +149,9 @@ func (s *Set) Evaluate(c *Connection, action, resource string) Decision {
 
 func (st *statement) matchesAction(action string) bool {
 	action = strings.ToLower(action)
+	other := otherName(action)
 	for _, t := range st.actions {
-		if t.match(nil, action) == matches {
+		if t.match(nil, action) == matches || other != "" && t.match(nil, other) == matches {
 			return !st.notAction
 		}
 	}

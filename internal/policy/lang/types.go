@@ -12,18 +12,21 @@ type Connection struct {
 	SourceIP          string       // aws:SourceIp, without port
 	DomainName        string       // iot:DomainName, the server name that the client asked for
 	ConnectAttributes []string     // iot:ConnectAttributes: "PersistentConnect", "LastWill"; nil = the connection asks for none
-	Thing             *Thing       // the thing whose name is the client id; nil when there is none
+	Thing             *Thing       // the thing whose name is the client id, or that has the certificate to itself; nil when there is none
 	Certificate       *Certificate // nil when the connection has not authenticated with a certificate
 	Time              time.Time    // aws:CurrentTime, aws:EpochTime; the zero time = not known
 }
 
-// Thing is the registry's thing whose name equals the client id of the connection.
-// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html
+// Thing is the registry's thing whose name equals the client id of the connection. A thing to which the certificate
+// of the connection is attached exclusively may have any name.
+// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html,
+// https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html
 type Thing struct {
 	Name       string
 	TypeName   string // "" = the thing has no type
 	Attributes map[string]string
 	Attached   bool // the thing is attached to the principal of the connection
+	Exclusive  bool // and the principal to no other thing: EXCLUSIVE_THING
 }
 
 // Certificate is what policy variables read from an X.509 client certificate. Keys of the maps are AWS's names

@@ -117,10 +117,10 @@ func variableOf(key string) variable {
 }
 
 // thing is the connection's thing if its variables have values: the thing is attached to the principal, its name
-// is the client id, and the connection is an MQTT one.
+// is the client id unless the attachment is exclusive, and the connection is an MQTT one.
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html
 func (c *Connection) thing() *Thing {
-	if c.Thing == nil || !c.Thing.Attached || c.Thing.Name != c.ClientID || c.overHTTP() {
+	if c.Thing == nil || !c.Thing.Attached || c.Thing.Name != c.ClientID && !c.Thing.Exclusive || c.overHTTP() {
 		return nil
 	}
 	return c.Thing
