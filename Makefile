@@ -10,7 +10,7 @@ build: ## the one static binary, in bin/
 
 # Packages without goroutines of their own run without the race detector: it finds
 # nothing there and costs minutes.
-PURE := ./internal/aws/... ./internal/mqtt ./internal/policy/lang ./internal/rules/sql ./internal/shadow/doc ./internal/provision/template ./internal/archtest ./cmd/...
+PURE := ./internal/aws/... ./internal/mqtt ./internal/policy/lang ./internal/policy/lint ./internal/rules/sql ./internal/shadow/doc ./internal/provision/template ./internal/archtest ./cmd/...
 # Suites with programs that this project did not write have targets of their own.
 CLIENTS := flotilla/test/clients
 
