@@ -7,26 +7,24 @@ import (
 	"sync/atomic"
 )
 
-const exactShards = 64
+// literalShards is a power of two: the upper bits of a hash choose the shard.
+const (
+	literalShards    = 1 << literalShardBits
+	literalShardBits = 6
+)
 
 // Trie maps topic filters to sets of values and finds the values whose filters match
-// a topic. Filters without wildcards live in striped hash maps, so that a million
+// a topic. Filters without wildcards live in striped hash tables, so that a million
 // devices that each subscribe to topics of their own stay cheap; wildcards in a tree.
 // It is safe for concurrent use.
 type Trie[T comparable] struct {
 	seed       maphash.Seed
-	shards     [exactShards]exactShard[T]
+	shards     [literalShards]literals[T]
 	generation atomic.Uint64
 	wildcards  atomic.Int64 // values in the tree
 
 	mu   sync.RWMutex
 	root node[T]
-}
-
-type exactShard[T comparable] struct {
-	mu    sync.RWMutex
-	exact map[string]*set[T]
-	_     [32]byte // a cache line a shard
 }
 
 type node[T comparable] struct {
@@ -42,31 +40,20 @@ func (n *node[T]) empty() bool {
 
 // NewTrie makes an empty Trie.
 func NewTrie[T comparable]() *Trie[T] {
-	t := &Trie[T]{seed: maphash.MakeSeed()}
-	for i := range t.shards {
-		t.shards[i].exact = make(map[string]*set[T])
-	}
-	return t
+	return &Trie[T]{seed: maphash.MakeSeed()}
 }
 
 // Generation changes with every change of the Trie, before Add or Remove returns:
 // what Match gave may be kept for as long as the generation read before it lasts.
 func (t *Trie[T]) Generation() uint64 { return t.generation.Load() }
 
-// Add puts v under a valid filter (of a shared subscription: the inner one). It
-// returns false when it was there already.
+// Add puts v under a valid filter (of a shared subscription: the inner one), which it
+// keeps. It returns false when it was there already.
 func (t *Trie[T]) Add(filter string, v T) bool {
 	added := false
 	if !HasWildcard(filter) {
-		s := t.shard(filter)
-		s.mu.Lock()
-		leaf := s.exact[filter]
-		if leaf == nil {
-			leaf = &set[T]{}
-			s.exact[strings.Clone(filter)] = leaf
-		}
-		added = leaf.add(v)
-		s.mu.Unlock()
+		l, hash := t.literals(filter)
+		added = l.add(hash, filter, v)
 	} else {
 		t.mu.Lock()
 		added = t.root.leaf(filter).add(v)
@@ -85,15 +72,8 @@ func (t *Trie[T]) Add(filter string, v T) bool {
 func (t *Trie[T]) Remove(filter string, v T) bool {
 	removed := false
 	if !HasWildcard(filter) {
-		s := t.shard(filter)
-		s.mu.Lock()
-		if leaf := s.exact[filter]; leaf != nil {
-			removed = leaf.remove(v)
-			if leaf.empty() {
-				delete(s.exact, filter)
-			}
-		}
-		s.mu.Unlock()
+		l, hash := t.literals(filter)
+		removed = l.remove(hash, filter, v, t.hash)
 	} else {
 		t.mu.Lock()
 		removed = t.root.remove(filter, v)
@@ -114,12 +94,8 @@ func (t *Trie[T]) Match(topic string, visit func(T)) {
 	if topic == "" {
 		return
 	}
-	s := t.shard(topic)
-	s.mu.RLock()
-	if leaf := s.exact[topic]; leaf != nil {
-		leaf.each(visit)
-	}
-	s.mu.RUnlock()
+	l, hash := t.literals(topic)
+	l.match(hash, topic, visit)
 	if t.wildcards.Load() == 0 {
 		return
 	}
@@ -128,8 +104,12 @@ func (t *Trie[T]) Match(topic string, visit func(T)) {
 	t.mu.RUnlock()
 }
 
-func (t *Trie[T]) shard(filter string) *exactShard[T] {
-	return &t.shards[maphash.String(t.seed, filter)%exactShards]
+func (t *Trie[T]) hash(filter string) uint64 { return maphash.String(t.seed, filter) }
+
+// literals gives the table of a filter without wildcards, with its hash.
+func (t *Trie[T]) literals(filter string) (*literals[T], uint64) {
+	h := t.hash(filter)
+	return &t.shards[h>>(64-literalShardBits)], h
 }
 
 // leaf returns the set of a filter, made when it is missing.
