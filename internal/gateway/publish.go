@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"flotilla/internal/gateway/mesh"
@@ -182,25 +183,14 @@ func (c *Connection) route(t *turn, topic []byte) (*route, verdict) {
 		if err := mqtt.ValidTopicName(string(topic)); err != nil {
 			return nil, c.fail(err)
 		}
-		fresh := &route{topic: string(topic)}
-		g.classify(fresh)
-		if r == nil {
-			c.pub.routes[c.pub.next] = fresh
-			c.pub.next = (c.pub.next + 1) % len(c.pub.routes)
-		} else {
-			for i, k := range c.pub.routes {
-				if k == r {
-					c.pub.routes[i] = fresh
-				}
-			}
-		}
-		r = fresh
+		r = c.pub.renew(r, t.topicOf(topic))
+		g.classify(r)
 	}
 	if !g.fresh(r) {
 		g.lookUp(r)
 	}
 	if !r.kept || !kept || r.epoch != epoch {
-		d, ok := c.decide(t, "iot:Publish", g.topicARN(r.topic))
+		d, ok := c.decide(t, "iot:Publish", t.topicARN(r.topic))
 		if !ok {
 			return nil, handOver
 		}
@@ -210,6 +200,24 @@ func (c *Connection) route(t *turn, topic []byte) (*route, verdict) {
 		}
 	}
 	return r, goOn
+}
+
+// renew gives an empty route for a topic, in the place of old, or of the route that has been there longest when old is
+// nil. A publisher whose topics all differ uses the same few again and again.
+func (p *publisher) renew(old *route, topic string) *route {
+	at := slices.Index(p.routes[:], old)
+	if old == nil {
+		at = p.next
+		p.next = (p.next + 1) % len(p.routes)
+		old = p.routes[at]
+	}
+	r := &route{}
+	if old != nil && !old.lent {
+		r = old
+	}
+	*r = route{topic: topic, targets: r.targets[:0], groups: r.groups[:0], peers: r.peers[:0], elsewhere: r.elsewhere[:0]}
+	p.routes[at] = r
+	return r
 }
 
 // fresh tells whether what a route knows about others than the publisher still holds.

@@ -63,7 +63,23 @@ type turn struct {
 
 	publish mqtt.Publish // the packet under way
 	message outgoing
-	in, out int // messages, for the metrics
+	in, out int    // messages, for the metrics
+	arn     string // of the last topic that was asked for
+}
+
+// topicARN is the ARN of a topic. A message's topic is asked for by its publisher and by all who receive it, one after
+// the other: the last one is kept.
+func (t *turn) topicARN(topic string) string {
+	if n := len(t.g.topicPrefix); len(t.arn) != n+len(topic) || t.arn[n:] != topic {
+		t.arn = t.g.topicARN(topic)
+	}
+	return t.arn
+}
+
+// topicOf makes a topic's text; it shares memory with its ARN, which is asked for next.
+func (t *turn) topicOf(topic []byte) string {
+	t.arn = t.g.topicPrefix + string(topic)
+	return t.arn[len(t.g.topicPrefix):]
 }
 
 func newReactor(g *Gateway) (*reactor, error) {

@@ -213,7 +213,7 @@ func (c *Connection) mayReceive(t *turn, tg *target, topic string) answer {
 		if ok && tg.kept && tg.conn == c && tg.epoch == epoch {
 			return asAnswer(tg.allowed)
 		}
-		d, decided := c.now.Cached("iot:Receive", c.g.topicARN(topic))
+		d, decided := c.now.Cached("iot:Receive", t.topicARN(topic))
 		if decided {
 			tg.conn, tg.epoch, tg.kept, tg.allowed = c, epoch, ok, d.Allowed()
 			if !d.Allowed() {
@@ -225,7 +225,7 @@ func (c *Connection) mayReceive(t *turn, tg *target, topic string) answer {
 	if t.loop != nil {
 		return unknown
 	}
-	d := c.auth.Authorize("iot:Receive", c.g.topicARN(topic))
+	d := c.auth.Authorize("iot:Receive", t.topicARN(topic))
 	if !d.Allowed() {
 		c.denied("iot:Receive", topic, d)
 	}
