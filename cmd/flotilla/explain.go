@@ -23,8 +23,8 @@ type explainClientCmd struct {
 
 func (c *explainClientCmd) Help() string {
 	return "Example:\n\n  flotilla explain client pump-1\n\n" +
-		"Shows the last refused connects, publishes and subscribes of a client on the node of the data directory: which policy and statement,\n" +
-		"which certificate state, which limit. It never shows payloads or keys.\n"
+		"Shows the last refused connects, publishes and subscribes of a client on all nodes: which policy and statement, which certificate state,\n" +
+		"which limit. A node that does not answer is named. It never shows payloads or keys.\n"
 }
 
 func (c *explainClientCmd) Run(s *streams) error {
@@ -39,23 +39,27 @@ func (c *explainClientCmd) Run(s *streams) error {
 	}
 	state := "is not connected"
 	if out.Connected != nil && *out.Connected {
-		state = "is connected"
+		state = "is connected to " + text(out.ConnectedTo)
 	}
-	fmt.Fprintf(s.out, "%s %s here; %d refusals remembered\n", c.ID, state, len(out.Refusals))
+	fmt.Fprintf(s.out, "%s %s; %d refusals remembered\n", c.ID, state, len(out.Refusals))
 	for _, r := range out.Refusals {
 		fmt.Fprintln(s.out, refusal(r))
+	}
+	for _, node := range out.UnansweredNodes {
+		fmt.Fprintf(s.out, "node %s does not answer: what it refused is missing here\n", node)
 	}
 	return nil
 }
 
-// refusal is one line: when, what, why.
-func refusal(r *flotilla.ClientRefusal) string {
-	text := func(p *string) string {
-		if p == nil {
-			return ""
-		}
-		return *p
+func text(p *string) string {
+	if p == nil {
+		return ""
 	}
+	return *p
+}
+
+// refusal is one line: when, what, why, where.
+func refusal(r *flotilla.ClientRefusal) string {
 	var b strings.Builder
 	if r.Time != nil {
 		b.WriteString(r.Time.Format(time.RFC3339) + "  ")
@@ -70,6 +74,9 @@ func refusal(r *flotilla.ClientRefusal) string {
 	}
 	if r.Principal != nil {
 		b.WriteString("  certificate " + *r.Principal)
+	}
+	if r.NodeId != nil {
+		b.WriteString("  node " + *r.NodeId)
 	}
 	return b.String()
 }

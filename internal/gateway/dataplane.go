@@ -5,11 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"math"
 	"net/netip"
-	"slices"
-	"strings"
-	"time"
 
 	"flotilla/internal/aws"
 	"flotilla/internal/aws/iotdata"
@@ -195,98 +191,6 @@ func (d *DataPlane) ListRetainedMessages(ctx context.Context, in *iotdata.ListRe
 		out.RetainedTopics = append(out.RetainedTopics, &iotdata.RetainedMessageSummary{
 			Topic: new(r.Topic), PayloadSize: new(r.PayloadBytes), Qos: new(int32(r.QoS)), LastModifiedTime: new(r.Modified.UnixMilli()),
 		})
-	}
-	return out, nil
-}
-
-// DeleteConnection ends a client's connection, on whichever node it is.
-// Errors: ResourceNotFoundException.
-func (d *DataPlane) DeleteConnection(ctx context.Context, in *iotdata.DeleteConnectionRequest) (*iotdata.DeleteConnectionResponse, error) {
-	s := d.g.registry.get(in.ClientId)
-	var c *Connection
-	if s != nil {
-		c = s.conn.Load()
-	}
-	if c == nil {
-		if d.g.mesh != nil && !d.g.mesh.Alone() {
-			return &iotdata.DeleteConnectionResponse{}, d.g.mesh.Kick(ctx, "", in.ClientId, math.MaxInt64)
-		}
-		return nil, &iotdata.ResourceNotFoundException{Message: "The client is not connected."}
-	}
-	c.end(&cause{
-		code: mqtt.AdministrativeAction, send: true, reason: reasonAPI, detail: "DeleteConnection",
-		keepsWill: value(in.PreventWillMessage), wipe: value(in.CleanSession),
-	})
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	if err := c.waitGone(ctx); err != nil {
-		return nil, err
-	}
-	return &iotdata.DeleteConnectionResponse{}, nil
-}
-
-// disconnectedFor is how long a connection is known after its end.
-const disconnectedFor = 30 * time.Minute
-
-// GetConnection describes a connection of this node, or one that ended in the last half hour.
-// Errors: ResourceNotFoundException.
-func (d *DataPlane) GetConnection(_ context.Context, in *iotdata.GetConnectionRequest) (*iotdata.GetConnectionResponse, error) {
-	out := &iotdata.GetConnectionResponse{ClientId: new(in.ClientId)}
-	facts := func(f connectionFacts) {
-		out.CleanSession, out.KeepAliveDuration, out.ConnectedSince = new(f.clean), new(int32(f.keepAlive)), new(f.since.UnixMilli())
-		if value(in.IncludeSocketInformation) {
-			out.SourceIp, out.SourcePort = new(f.sourceIP), new(int32(f.port))
-		}
-	}
-	s := d.g.registry.get(in.ClientId)
-	if s != nil {
-		s.mu.Lock()
-		if s.stored() {
-			out.SessionExpiry = new(int64(s.expiry))
-		}
-		s.mu.Unlock()
-		if c := s.conn.Load(); c != nil {
-			out.Connected = new(true)
-			facts(connectionFacts{c.keepAlive, c.clean, c.addr.Addr().String(), c.addr.Port(), c.started})
-			return out, nil
-		}
-	}
-	if l, ok := d.g.recent.seen(in.ClientId); ok && d.g.now().Sub(l.ended) < disconnectedFor {
-		out.Connected, out.DisconnectedSince, out.DisconnectReason = new(false), new(l.ended.UnixMilli()), new(l.reason)
-		facts(l.last)
-		return out, nil
-	}
-	return nil, &iotdata.ResourceNotFoundException{Message: "The client is not known."}
-}
-
-const maxSubscriptionsPage = 200
-
-// ListSubscriptions gives the filters of a client's session, in their order.
-// Errors: ResourceNotFoundException.
-func (d *DataPlane) ListSubscriptions(_ context.Context, in *iotdata.ListSubscriptionsRequest) (*iotdata.ListSubscriptionsResponse, error) {
-	after, err := fromToken(in.NextToken)
-	if err != nil {
-		return nil, err
-	}
-	s := d.g.registry.get(in.ClientId)
-	if s == nil {
-		return nil, &iotdata.ResourceNotFoundException{Message: "The client has no session."}
-	}
-	s.mu.Lock()
-	subs := slices.Clone(s.subs)
-	s.mu.Unlock()
-	slices.SortFunc(subs, func(a, b *subscription) int { return strings.Compare(a.filter, b.filter) })
-	out := &iotdata.ListSubscriptionsResponse{Subscriptions: []*iotdata.SubscriptionSummary{}}
-	limit := pageLimit(in.MaxResults, maxSubscriptionsPage)
-	for _, sub := range subs {
-		if sub.filter <= after {
-			continue
-		}
-		if len(out.Subscriptions) == limit {
-			out.NextToken = toToken(out.Subscriptions[limit-1].TopicFilter)
-			break
-		}
-		out.Subscriptions = append(out.Subscriptions, &iotdata.SubscriptionSummary{TopicFilter: sub.filter, Qos: int32(sub.qos)})
 	}
 	return out, nil
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,7 +27,17 @@ type Denial struct {
 const (
 	denialsPerClient = 8
 	denialClients    = 10_000
+	// maxDenialText is how much is kept of a name that the client chose.
+	maxDenialText = 1024
 )
+
+// cut is the beginning of a text, in whole characters.
+func cut(s string) string {
+	if len(s) <= maxDenialText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxDenialText], "") + "…"
+}
 
 // denials keeps the last denials of the clients that had some last.
 type denials struct {
@@ -74,7 +85,8 @@ func (g *Gateway) Denials(clientID string) []Denial {
 
 // deny records a denial, and logs it unless it only repeats.
 func (g *Gateway) deny(clientID, principal string, n Denial) {
-	n.Time, n.Principal = g.now(), principal
+	n.Time, n.Principal, n.Resource = g.now(), principal, cut(n.Resource)
+	clientID = cut(clientID)
 	if !g.denials.add(clientID, n) {
 		return
 	}

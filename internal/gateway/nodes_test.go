@@ -10,19 +10,22 @@ import (
 	"flotilla/internal/mqtt"
 )
 
+// openBus opens a node's connection to NATS, and NATS itself when url is empty.
+func openBus(t *testing.T, node, url string) *bus.Bus {
+	t.Helper()
+	b, err := bus.Open(context.Background(), bus.Config{NATS: url, NATSAddr: "127.0.0.1:0", NodeID: node, Dir: t.TempDir(), Password: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return b
+}
+
 // startNodes starts two gateways over one store and one NATS.
 func startNodes(t *testing.T) (one, two *world) {
 	t.Helper()
-	open := func(node, url string) *bus.Bus {
-		b, err := bus.Open(context.Background(), bus.Config{NATS: url, NATSAddr: "127.0.0.1:0", NodeID: node, Dir: t.TempDir(), Password: "test"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(b.Close)
-		return b
-	}
-	first := open("one", "")
-	second := open("two", first.URL())
+	first := openBus(t, "one", "")
+	second := openBus(t, "two", first.URL())
 	one = start(t, func(_ *gateway.Config, d *gateway.Deps) { d.Bus = first })
 	two = start(t, func(c *gateway.Config, d *gateway.Deps) { c.NodeID, d.Bus, d.DB = "two", second, one.db })
 	return one, two

@@ -33,6 +33,7 @@ func newMesh(g *Gateway, b *bus.Bus, cfg mesh.Config) *mesh.Mesh {
 			}
 		},
 		SessionChanged: g.reload,
+		Answer:         g.answerPeer,
 		Left: func(node string, _ bool) {
 			g.workers.run(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)

@@ -8,11 +8,11 @@ import (
 	"flotilla/internal/server/servertest"
 )
 
-// TestDirectMessage sends to a client that has subscribed to nothing.
+// TestDirectMessage sends to a client that has subscribed to nothing, and is connected to another node if there is one.
 func TestDirectMessage(t *testing.T) {
 	d := servertest.Start(t)
 	n := d.Node(0)
-	c := connect5(t, n, n.Identity(t, "all", everything...), "pump")
+	c := connect5(t, d.Node(1), n.Identity(t, "all", everything...), "pump")
 	send := func(client, topic string, confirm bool) error {
 		_, err := n.Data().SendDirectMessage(t.Context(), &iotdataplane.SendDirectMessageInput{
 			ClientId: &client, Topic: &topic, Confirmation: confirm, Payload: []byte("now"), ContentType: new("text/plain"),

@@ -19,11 +19,12 @@ import (
 )
 
 type explanation struct {
-	Connected bool
-	Refusals  []refusal
+	Connected       bool
+	Refusals        []refusal
+	UnansweredNodes []string
 }
 
-type refusal struct{ Action, Resource, Reason, PolicyName, Principal string }
+type refusal struct{ Action, Resource, Reason, PolicyName, Principal, NodeID string }
 
 func explain(t *testing.T, n *servertest.Node, id string) (e explanation) {
 	t.Helper()
@@ -47,10 +48,11 @@ func explain(t *testing.T, n *servertest.Node, id string) (e explanation) {
 	return e
 }
 
-// TestRefusalsAreExplained looks every kind of refusal up as its operator would.
+// TestRefusalsAreExplained looks every kind of refusal up as its operator would, on another node than the client's if
+// there is one.
 func TestRefusalsAreExplained(t *testing.T) {
 	d := servertest.Start(t)
-	n := d.Node(0)
+	n, asked := d.Node(1), d.Node(0)
 	id := n.Identity(t, "narrow", "iot:Connect client/pump", "iot:Publish topic/test/ok", "iot:Subscribe topicfilter/test/ok")
 	c := connect5(t, n, id, "pump")
 	if _, err := c.Publish(deadline(t), &paho.Publish{Topic: "test/no", QoS: 1}); err == nil {
@@ -59,15 +61,15 @@ func TestRefusalsAreExplained(t *testing.T) {
 	if _, err := c.Subscribe(deadline(t), &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: "test/no"}}}); err == nil {
 		t.Error("subscribed")
 	}
-	e := explain(t, n, "pump")
-	if len(e.Refusals) != 2 || e.Refusals[0].Action != "iot:Publish" || e.Refusals[0].Resource != "test/no" ||
+	e := explain(t, asked, "pump")
+	if len(e.Refusals) != 2 || len(e.UnansweredNodes) != 0 || !e.Connected || e.Refusals[0].NodeID == "" || e.Refusals[0].Action != "iot:Publish" || e.Refusals[0].Resource != "test/no" ||
 		e.Refusals[1].Action != "iot:Subscribe" || e.Refusals[1].Principal != id.ID {
 		t.Errorf("pump: %+v", e)
 	}
 	if _, err := dial5(t, n, id, "other"); err == nil {
 		t.Error("connected")
 	}
-	if e := explain(t, n, "other"); len(e.Refusals) != 1 || e.Refusals[0].Action != "iot:Connect" || e.Connected {
+	if e := explain(t, asked, "other"); len(e.Refusals) != 1 || e.Refusals[0].Action != "iot:Connect" || e.Connected {
 		t.Errorf("other: %+v", e)
 	}
 	if _, err := n.IoT().UpdateCertificate(t.Context(), &iot.UpdateCertificateInput{CertificateId: &id.ID, NewStatus: types.CertificateStatusInactive}); err != nil {
@@ -76,7 +78,7 @@ func TestRefusalsAreExplained(t *testing.T) {
 	if _, err := dial5(t, n, id, "pump"); err == nil {
 		t.Error("connected with an inactive certificate")
 	}
-	e = explain(t, n, "pump")
+	e = explain(t, asked, "pump")
 	if !slices.ContainsFunc(e.Refusals, func(r refusal) bool { return strings.Contains(r.Reason, "not ACTIVE") }) {
 		t.Errorf("certificate: %+v", e)
 	}

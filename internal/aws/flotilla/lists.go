@@ -14,3 +14,12 @@ func encodeClientRefusals(b []byte, list []*ClientRefusal) []byte {
 	}
 	return append(b, ']')
 }
+
+func encodeNodeIds(b []byte, list []string) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = wire.AppendString(b, v)
+	}
+	return append(b, ']')
+}

@@ -18,6 +18,7 @@ type ClientRefusal struct {
 	PolicyName *string   `json:"policyName,omitzero"`
 	Statement  *int32    `json:"statement,omitzero"`
 	ReasonCode *int32    `json:"reasonCode,omitzero"`
+	NodeId     *string   `json:"nodeId,omitzero"`
 }
 
 func (s *ClientRefusal) encode(b []byte) []byte {
@@ -53,6 +54,10 @@ func (s *ClientRefusal) encode(b []byte) []byte {
 	if s.ReasonCode != nil {
 		b = wire.AppendName(b, `"reasonCode":`)
 		b = strconv.AppendInt(b, int64(*s.ReasonCode), 10)
+	}
+	if s.NodeId != nil {
+		b = wire.AppendName(b, `"nodeId":`)
+		b = wire.AppendString(b, *s.NodeId)
 	}
 	return append(b, '}')
 }

@@ -25,10 +25,12 @@ func readExplainClientRequest(r *wire.Request, s *ExplainClientRequest) error {
 
 // ExplainClientResponse is the output of ExplainClient.
 type ExplainClientResponse struct {
-	ClientId  *string          `json:"clientId,omitzero"`
-	NodeId    *string          `json:"nodeId,omitzero"`
-	Connected *bool            `json:"connected,omitzero"`
-	Refusals  []*ClientRefusal `json:"refusals,omitzero"`
+	ClientId        *string          `json:"clientId,omitzero"`
+	NodeId          *string          `json:"nodeId,omitzero"`
+	Connected       *bool            `json:"connected,omitzero"`
+	ConnectedTo     *string          `json:"connectedTo,omitzero"`
+	Refusals        []*ClientRefusal `json:"refusals,omitzero"`
+	UnansweredNodes []string         `json:"unansweredNodes,omitzero"`
 }
 
 func writeExplainClientResponse(r *wire.Response, s *ExplainClientResponse) {
@@ -49,7 +51,13 @@ func (s *ExplainClientResponse) encode(b []byte) []byte {
 		b = wire.AppendName(b, `"connected":`)
 		b = strconv.AppendBool(b, *s.Connected)
 	}
+	if s.ConnectedTo != nil {
+		b = wire.AppendName(b, `"connectedTo":`)
+		b = wire.AppendString(b, *s.ConnectedTo)
+	}
 	b = wire.AppendName(b, `"refusals":`)
 	b = encodeClientRefusals(b, s.Refusals)
+	b = wire.AppendName(b, `"unansweredNodes":`)
+	b = encodeNodeIds(b, s.UnansweredNodes)
 	return append(b, '}')
 }

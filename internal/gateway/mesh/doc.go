@@ -27,6 +27,13 @@
 // may follow. A hash that two filters share costs a message that nobody wants, never
 // one that is missing.
 //
+// # Questions
+//
+// What a node wants to know of another it asks by a request on the other's subject,
+// beside the links: it is answered once or not at all, by a deadline. Questions,
+// answers and how many are worked on at a time are bounded; beyond that the other node
+// says at once that it is busy.
+//
 // # Trust
 //
 // Whoever has the credentials of NATS can speak as a node. What comes in is

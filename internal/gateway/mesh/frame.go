@@ -20,14 +20,18 @@ import (
 //	alive    byte flags (1: farewell), text version
 //	frame    8 bytes incarnation of the receiver, 8 link, 8 sequence, records
 //	ack      8 bytes incarnation of the receiver, 8 link, 8 sequence, byte flags (1: send again from here)
+//	question 8 bytes incarnation of the receiver, 4 milliseconds until nobody waits, its bytes
+//	answer   byte code, its bytes
 //
 // A record is its type, its length as a uvarint, and its body.
 const (
 	form = 1
 
-	kindAlive = 1
-	kindFrame = 2
-	kindAck   = 3
+	kindAlive    = 1
+	kindFrame    = 2
+	kindAck      = 3
+	kindQuestion = 4
+	kindAnswer   = 5
 
 	flagFarewell = 1
 	flagAgain    = 1

@@ -63,6 +63,10 @@ type Handlers struct {
 	// farewell (clean). They must not block.
 	Joined func(node string)
 	Left   func(node string, clean bool)
+	// Answer answers a question of another node (Ask), which waits no longer than ctx.
+	// Several run at once, each on a goroutine of its own. An error is logged by the
+	// caller; the other node learns only that there was one.
+	Answer func(ctx context.Context, question []byte) (answer []byte, err error)
 	// Missed tells that another node had dropped this one: messages for this
 	// node's clients were acknowledged without it, and nudges may be lost. It is
 	// called once the link is whole again. It must not block.
@@ -125,8 +129,9 @@ type Mesh struct {
 	slots  [maxPeers]atomic.Pointer[Peer]
 	former map[string]former // nodes that were dropped
 
-	requests requests
-	jobs     jobs
+	requests  requests
+	jobs      jobs
+	questions questions
 }
 
 // New returns the mesh over b's NATS connection.
@@ -167,7 +172,7 @@ func (m *Mesh) Start(ctx context.Context) error {
 	for _, s := range []struct {
 		subject string
 		fn      nats.MsgHandler
-	}{{m.subject("d", m.node), m.heardFrame}, {m.subject("a", m.node), m.heardAck}, {m.broadcast(), m.heardAlive}} {
+	}{{m.subject("d", m.node), m.heardFrame}, {m.subject("a", m.node), m.heardAck}, {m.subject("q", m.node), m.heardQuestion}, {m.broadcast(), m.heardAlive}} {
 		if err := m.subscribe(s.subject, s.fn); err != nil {
 			return err
 		}
@@ -281,6 +286,7 @@ func (m *Mesh) Close() {
 	}
 	m.group.Wait()
 	m.jobs.group.Wait()
+	m.questions.group.Wait()
 }
 
 // Alone tells that there is no other node.
@@ -306,6 +312,9 @@ func (m *Mesh) Members() []Member {
 	}
 	return out
 }
+
+// Peers are the other nodes, by id.
+func (m *Mesh) Peers() []*Peer { return m.members() }
 
 // Peer returns a member.
 func (m *Mesh) Peer(node string) (*Peer, bool) {
