@@ -11,6 +11,7 @@ import (
 
 	"flotilla/internal/gateway"
 	"flotilla/internal/mqtt"
+	"flotilla/internal/store"
 )
 
 // as connects with a certificate.
@@ -125,6 +126,7 @@ func TestMessagesQueuedForAnotherPrincipalAreKept(t *testing.T) {
 	c.quiet()
 	a.publish("sec/a", "four", 1)
 	c.quiet()
+	eventually(t, "the end of what it may not receive", func() bool { return w.queued(t) == 2 })
 	c.disconnect()
 	w.startAgain(t)
 	c, ack := w.as(t, owner, "pump", persistent)
@@ -133,6 +135,18 @@ func TestMessagesQueuedForAnotherPrincipalAreKept(t *testing.T) {
 	}
 	c.wantBacklog()
 	c.quiet()
+}
+
+// queued counts the messages in all queues.
+func (w *world) queued(t testing.TB) (n int) {
+	t.Helper()
+	err := w.db.Read(context.Background(), func(_ context.Context, tx store.Tx) error {
+		return tx.QueryRow(`SELECT COUNT(*) FROM mqtt_queue`).Scan(&n)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func (w *world) startAgain(t testing.TB) {

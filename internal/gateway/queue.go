@@ -13,11 +13,13 @@ import (
 // go to the client as they are committed, without being read back. Guarded by the
 // session's mu.
 type queue struct {
+	owner    *Connection        // that it is of; until resume has run, not the session's
 	cursor   int64              // all up to here went to the present connection
 	current  bool               // nothing beyond cursor is in the store
 	draining bool               // a worker reads
 	missed   bool               // something came while it read
 	held     map[int64]struct{} // sent, not acknowledged
+	acked    map[int64]struct{} // while a worker reads: acknowledged since it began with a page
 }
 
 const (
@@ -27,10 +29,16 @@ const (
 
 // acked removes a message from the queue.
 func (s *session) acked(message int64) {
+	s.g.sessions.Ack(s.number, message) // first: who finds it no longer held knows that it is acknowledged
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.queue.held, message)
-	s.mu.Unlock()
-	s.g.sessions.Ack(s.number, message)
+	if s.queue.draining {
+		if s.queue.acked == nil {
+			s.queue.acked = map[int64]struct{}{}
+		}
+		s.queue.acked[message] = struct{}{}
+	}
 }
 
 // arrived is called after message was committed to the session's queue.
@@ -41,6 +49,10 @@ func (s *session) arrived(t *turn, tg *target, m *outgoing, message int64) (full
 	}
 	s.mu.Lock()
 	q := &s.queue
+	if q.owner != c {
+		s.mu.Unlock()
+		return nil // resume is to come, and reads it
+	}
 	if !q.current || message <= q.cursor || !c.windowRoom() {
 		q.current, q.missed = false, true
 		q.cursor = min(q.cursor, message-1)
@@ -92,7 +104,7 @@ func (c *Connection) windowRoom() bool {
 // refill has a worker read on when the client has room.
 func (s *session) refill(_ *turn, c *Connection) {
 	s.mu.Lock()
-	start := !s.queue.current && !s.queue.draining && s.conn.Load() == c
+	start := !s.queue.current && !s.queue.draining && s.conn.Load() == c && s.queue.owner == c
 	if start {
 		c.mu.Lock()
 		start = !c.closed && c.subscriberLocked().window.n <= c.sub.window.limit/2
@@ -108,7 +120,7 @@ func (s *session) refill(_ *turn, c *Connection) {
 // resume begins the queue for a new connection.
 func (s *session) resume(c *Connection) {
 	s.mu.Lock()
-	s.queue = queue{}
+	s.queue = queue{owner: c}
 	shares := []int64{}
 	for _, sub := range s.subs {
 		if sub.share != 0 {
@@ -133,50 +145,59 @@ func (s *session) drain(c *Connection) {
 	defer t.flush()
 	for {
 		s.mu.Lock()
-		if s.conn.Load() != c || s.ended {
-			s.queue.draining = false
+		if s.conn.Load() != c || s.queue.owner != c || s.ended {
 			s.mu.Unlock()
+			s.stopDraining(c)
 			return
 		}
 		after := s.queue.cursor
-		s.queue.missed = false
+		s.queue.missed, s.queue.acked = false, nil
 		s.mu.Unlock()
 		ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 		page, err := s.g.sessions.Read(ctx, s.number, after, pageSize)
 		cancel()
 		if err != nil {
 			s.g.log.Error("a session's queue can't be read", "clientId", s.clientID, "err", err)
-			s.stopDraining()
+			s.stopDraining(c)
 			return
 		}
 		if len(page) == 0 {
 			s.mu.Lock()
-			if s.queue.missed {
-				s.mu.Unlock()
+			again := s.queue.owner == c && s.queue.missed
+			if s.queue.owner == c && !again {
+				s.queue.current, s.queue.draining, s.queue.acked = true, false, nil
+			}
+			s.mu.Unlock()
+			if again {
 				continue
 			}
-			s.queue.current, s.queue.draining = true, false
-			s.mu.Unlock()
 			return
 		}
 		var back []int64
 		for i := range page {
 			if !c.windowRoom() {
 				s.giveBack(back)
-				s.stopDraining()
+				s.stopDraining(c)
 				t.flush()
 				s.refill(&t, c) // PUBACKs may have come in between
 				return
 			}
 			q := &page[i]
 			s.mu.Lock()
-			_, held := s.queue.held[q.ID]
+			if s.queue.owner != c {
+				s.mu.Unlock()
+				break
+			}
+			_, had := s.queue.held[q.ID]
+			if _, acked := s.queue.acked[q.ID]; acked {
+				had = true
+			}
 			s.queue.cursor = max(s.queue.cursor, q.ID)
-			if !held {
+			if !had {
 				s.queue.hold(q.ID)
 			}
 			s.mu.Unlock()
-			if !held && !s.send(&t, c, q) && s.withhold(q.ID, q.Group) {
+			if !had && !s.send(&t, c, q) && s.withhold(q.ID, q.Group) {
 				back = append(back, q.ID)
 			}
 		}
@@ -186,10 +207,13 @@ func (s *session) drain(c *Connection) {
 	}
 }
 
-func (s *session) stopDraining() {
+// stopDraining is the end of a drain, unless the queue is another connection's by now.
+func (s *session) stopDraining(c *Connection) {
 	s.mu.Lock()
-	s.queue.draining = false
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if s.queue.owner == c {
+		s.queue.draining, s.queue.acked = false, nil
+	}
 }
 
 // send gives a stored message to the client; false when that may not receive it.

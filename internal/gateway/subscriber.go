@@ -108,10 +108,10 @@ func (c *Connection) fits(n int) bool {
 	return true
 }
 
-// forget drops a message that the client can never take.
+// forget drops a message that the client can never take. It runs with mu held, which the session's comes before.
 func (c *Connection) forget(message int64) {
 	if message > 0 {
-		c.session.acked(message)
+		c.g.workers.run(func() { c.session.acked(message) })
 	}
 }
 

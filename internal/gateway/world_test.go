@@ -30,7 +30,8 @@ import (
 	"flotilla/internal/store/storetest"
 )
 
-const patience = 10 * time.Second
+// patience is for a machine that does a lot else.
+const patience = time.Minute
 
 var account = aws.Account{ID: "123456789012", Region: "us-east-1"}
 
@@ -129,10 +130,16 @@ func (p *fakePrincipals) Identify(_ context.Context, leaf *x509.Certificate) (aw
 	return aws.Principal{Type: "certificate", ID: id, ARN: account.ARN("iot", "cert/"+id)}, &lang.Certificate{ID: id}, nil
 }
 
+// openStore opens a store that does not wait for the disk, which may take seconds: power is not cut here.
+func openStore(t testing.TB) *store.DB {
+	t.Helper()
+	return storetest.OpenConfig(t, store.Config{Dir: t.TempDir(), Durability: "process"})
+}
+
 // start starts a gateway on free ports: plain, mutual TLS and ALPN.
 func start(t testing.TB, change ...func(*gateway.Config, *gateway.Deps)) *world {
 	t.Helper()
-	w := &world{db: storetest.Open(t), rules: &fakePolicies{}, ids: &fakePrincipals{}, roots: x509.NewCertPool()}
+	w := &world{db: openStore(t), rules: &fakePolicies{}, ids: &fakePrincipals{}, roots: x509.NewCertPool()}
 	w.rules.allow(t, everything)
 	server := certificate(t, "localhost")
 	w.roots.AddCert(server.Leaf)

@@ -115,13 +115,34 @@ func (s *Store) take() []ack {
 	n := min(len(s.acks), maxAcks)
 	batch := append(make([]ack, 0, n), s.acks[:n]...)
 	s.acks = s.acks[:copy(s.acks, s.acks[n:])]
+	s.taken = batch
 	return batch
+}
+
+// unremoved are the messages of a session that are acknowledged and may still be in the store.
+func (s *Store) unremoved(session int64) map[int64]bool {
+	s.ackMu.Lock()
+	defer s.ackMu.Unlock()
+	var ids map[int64]bool
+	for _, list := range [][]ack{s.taken, s.acks} {
+		for _, a := range list {
+			if a.session != session {
+				continue
+			}
+			if ids == nil {
+				ids = map[int64]bool{}
+			}
+			ids[a.id] = true
+		}
+	}
+	return ids
 }
 
 // flushEnded starts the next write if there is something to do. After a failure
 // the acks wait for the next Ack, or Expire.
 func (s *Store) flushEnded(batch []ack, err error) {
 	s.ackMu.Lock()
+	s.taken = nil
 	if err != nil {
 		s.acks = append(s.acks, batch...)
 	}

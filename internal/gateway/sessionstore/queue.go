@@ -256,25 +256,30 @@ func texts(head string, columns int, placeholder, tail string) (all [4]string) {
 }
 
 // Read returns up to limit messages of a session's queue with ids above after, in
-// order, without those that have expired; fewer when they are large. Messages of
+// order, without those that have expired or that were acknowledged here before the
+// call; fewer when they are large. Messages of
 // other nodes may appear below ids that were already read: whoever is nudged with
 // an id reads from before it.
 func (s *Store) Read(ctx context.Context, session, after int64, limit int) (out []Queued, err error) {
+	acked := s.unremoved(session) // before the read: it sees none that was removed since
 	err = s.db.Read(ctx, func(_ context.Context, tx store.Tx) error {
 		out = nil
 		rows, err := tx.Query(`SELECT q.id, q.share, q.options, COALESCE(q.body, b.body) FROM mqtt_queue q LEFT JOIN mqtt_body b ON b.id = q.id AND q.body IS NULL
-			WHERE q.session = $1 AND q.id > $2 AND (q.expires IS NULL OR q.expires > $3) ORDER BY q.id LIMIT $4`, session, after, s.cfg.Now().UnixMilli(), limit)
+			WHERE q.session = $1 AND q.id > $2 AND (q.expires IS NULL OR q.expires > $3) ORDER BY q.id LIMIT $4`, session, after, s.cfg.Now().UnixMilli(), limit+len(acked))
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		size := 0
-		for size < maxReadBytes && rows.Next() {
+		for size < maxReadBytes && len(out) < limit && rows.Next() {
 			var q Queued
 			var options int64
 			var body []byte
 			if err := rows.Scan(&q.ID, &q.Group, &options, &body); err != nil {
 				return err
+			}
+			if acked[q.ID] {
+				continue
 			}
 			q.RetainAsPublished = options&1 != 0
 			if q.Message, err = codec.Parse(body); err != nil {

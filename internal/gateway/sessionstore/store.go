@@ -123,6 +123,7 @@ type Store struct {
 
 	ackMu    sync.Mutex
 	acks     []ack
+	taken    []ack         // of acks by the write that is on its way
 	flushing bool          // a write that takes acks is on its way
 	flushed  chan struct{} // closed when flushing ends; nil when nobody waits
 

@@ -375,6 +375,43 @@ func TestQueue(t *testing.T) {
 	})
 }
 
+// A client must not get a message again that it has acknowledged, only because its removal takes a while.
+func TestReadLeavesOutWhatIsAcknowledged(t *testing.T) {
+	each(t, sessionstore.Config{}, func(t *testing.T, w world) {
+		s := w.connect("c", false, hour).Session
+		other := w.connect("d", false, hour).Session
+		var ids []int64
+		for i := range 5 {
+			ids = append(ids, w.mustEnqueue(message("t", fmt.Sprint(i)), sessionstore.Target{Session: s.Number}, sessionstore.Target{Session: other.Number}))
+		}
+		busy, release := make(chan struct{}), make(chan struct{})
+		go func() {
+			_ = w.db.Write(context.Background(), func(context.Context, store.Tx) error { close(busy); <-release; return nil })
+		}()
+		<-busy
+		w.Ack(s.Number, ids[0], ids[1], ids[3])
+		for number, want := range map[int64][]int64{s.Number: {ids[2], ids[4]}, other.Number: ids} {
+			var got []int64
+			for after := int64(0); ; after = got[len(got)-1] {
+				page, err := w.Read(t.Context(), number, after, 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(page) == 0 {
+					break
+				}
+				got = append(got, page[0].ID)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("session %d: %v, want %v", number, got, want)
+			}
+		}
+		close(release)
+		w.flush()
+		w.wantQueue(s.Number, "2", "4")
+	})
+}
+
 // Bodies that many queues share are removed once no queue has them.
 func TestSharedBody(t *testing.T) {
 	each(t, sessionstore.Config{}, func(t *testing.T, w world) {
