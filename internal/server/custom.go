@@ -11,6 +11,7 @@ import (
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/gateway"
 	"flotilla/internal/gateway/domain"
+	"flotilla/internal/gateway/ticket"
 	"flotilla/internal/identity"
 	"flotilla/internal/identity/authorizer"
 	"flotilla/internal/policy/lang"
@@ -28,6 +29,14 @@ func issued(a *identity.Authority, data string) func(string) (domain.GetCertific
 		}
 		return c.GetCertificate, nil
 	}
+}
+
+// ticketSealer seals the keys of session tickets as that of the authority is sealed.
+func ticketSealer(passphrase string) ticket.Sealer {
+	if passphrase == "" {
+		return nil
+	}
+	return identity.NewSealer(passphrase)
 }
 
 type mqttAuthorizers struct{ of *authorizer.Authorizers }

@@ -18,6 +18,7 @@ import (
 	"flotilla/internal/function"
 	"flotilla/internal/gateway"
 	"flotilla/internal/gateway/domain"
+	"flotilla/internal/gateway/ticket"
 	"flotilla/internal/iam"
 	"flotilla/internal/identity"
 	"flotilla/internal/identity/authorizer"
@@ -165,11 +166,16 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	if err != nil {
 		return nil, err
 	}
+	tickets, err := ticket.Open(ctx, ticket.Deps{DB: db, Sealer: ticketSealer(cfg.Identity.CAPassphrase), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	s.background(tickets.Run)
 	cfg.Authorizer.Limits, cfg.Domain.Limits = cfg.Limits, cfg.Limits
 	r.authorizers = authorizer.New(cfg.Authorizer, authorizer.Deps{Account: acct, DB: db, Changes: news, Functions: functions, Tags: r.registry, Log: log})
 	r.domains = domain.New(cfg.Domain, domain.Deps{
 		Account: acct, DB: db, Changes: news, Authorizers: r.authorizers, Tags: r.registry,
-		Dir: cfg.Data, PublicHost: cfg.PublicHost, Hosts: []string{"localhost"}, Issue: issued(authority, cfg.Data), Log: log,
+		Dir: cfg.Data, PublicHost: cfg.PublicHost, Hosts: []string{"localhost"}, Issue: issued(authority, cfg.Data), Tickets: tickets, Log: log,
 	})
 	r.authorizers.Use(r.domains)
 	r.registry.Use(r.policies, r.shadows, r.taggable())

@@ -12,6 +12,7 @@ import (
 
 	"flotilla/internal/aws"
 	"flotilla/internal/aws/iot"
+	"flotilla/internal/gateway/ticket"
 	"flotilla/internal/store"
 )
 
@@ -70,8 +71,10 @@ type Deps struct {
 	// Issue gives the source of certificates of the deployment's own authority for a host name, which it makes or
 	// loads, and renews by itself.
 	Issue func(domainName string) (GetCertificate, error)
-	Log   *slog.Logger
-	Now   func() time.Time // time.Now when nil
+	// Tickets are the keys of TLS session tickets; nil: they are the process's own.
+	Tickets *ticket.Keys
+	Log     *slog.Logger
+	Now     func() time.Time // time.Now when nil
 }
 
 // Domains holds the account's domain configurations. It is safe for concurrent use.
@@ -87,6 +90,7 @@ type Domains struct {
 	log          *slog.Logger
 	now          func() time.Time
 	known        snapshots
+	tickets      *ticket.Keys
 	certificates certificates
 }
 
@@ -106,7 +110,7 @@ func New(cfg Config, d Deps) *Domains {
 		d.Now = time.Now
 	}
 	s := &Domains{
-		cfg: cfg, account: d.Account, db: d.DB, bus: d.Changes, authorizers: d.Authorizers, tags: d.Tags,
+		cfg: cfg, account: d.Account, db: d.DB, bus: d.Changes, authorizers: d.Authorizers, tags: d.Tags, tickets: d.Tickets,
 		publicHost: strings.ToLower(d.PublicHost), hosts: map[string]bool{}, log: d.Log, now: d.Now,
 		certificates: certificates{
 			dir: filepath.Join(d.Dir, "certificates"), issue: d.Issue, log: d.Log, now: d.Now,

@@ -2,10 +2,12 @@ package domain
 
 import (
 	"crypto/tls"
+	"fmt"
 	"slices"
 	"sync"
 
 	"flotilla/internal/aws/iot"
+	"flotilla/internal/gateway/ticket"
 )
 
 // Reason says why a handshake is refused.
@@ -47,6 +49,9 @@ const (
 // TLS gives the configuration of a listener that serves the domains by server name. base is what a connection to
 // iot:Data-ATS gets: its certificates, its NextProtos (which decide, with the client's, what is spoken) and its
 // ClientAuth, which holds when neither the configuration nor ALPN says how the client authenticates. base is copied.
+//
+// A session is resumed only where it began: under the same configuration, with the same demands on the client's
+// certificate.
 func (d *Domains) TLS(base *tls.Config) *tls.Config {
 	l := &listener{domains: d, base: base.Clone()}
 	out := base.Clone()
@@ -60,7 +65,8 @@ type listener struct {
 	base    *tls.Config
 
 	mu    sync.Mutex
-	of    *snapshot // that ready belongs to
+	of    *snapshot   // that ready belongs to, with keys
+	keys  *ticket.Set // nil: the process's own
 	ready map[variant]*tls.Config
 }
 
@@ -85,18 +91,25 @@ func (l *listener) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		return nil, &RefusedError{ServerName: bounded(hello.ServerName), Reason: ReasonDisabled}
 	}
 	auth := e.clientAuth(negotiate(l.base.NextProtos, hello.SupportedProtos), l.base.ClientAuth)
-	if e == s.def && auth == l.base.ClientAuth && e.SecurityPolicy == defaultPolicy {
+	var keys *ticket.Set
+	if d.tickets != nil {
+		keys = d.tickets.Current()
+	}
+	if keys == nil && e == s.def && auth == l.base.ClientAuth && e.SecurityPolicy == defaultPolicy {
 		return nil, nil // as it is
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.of != s {
-		l.of, l.ready = s, map[variant]*tls.Config{}
+	if l.of != s || l.keys != keys {
+		l.of, l.keys, l.ready = s, keys, map[variant]*tls.Config{}
 	}
 	v := variant{e, auth}
 	cfg := l.ready[v]
 	if cfg == nil {
 		cfg = l.make(e, auth)
+		if keys != nil {
+			cfg.SetSessionTicketKeys(keys.For(e.purpose(cfg)))
+		}
 		l.ready[v] = cfg
 	}
 	return cfg, nil
@@ -121,6 +134,12 @@ func (l *listener) make(e *entry, auth tls.ClientAuthType) *tls.Config {
 		}
 	}
 	return cfg
+}
+
+// purpose names what a session ticket is good for: it tells apart whatever makes one configuration demand other things
+// of a client than another one, or than itself before a change.
+func (e *entry) purpose(cfg *tls.Config) string {
+	return fmt.Sprintf("%q %q %s %d %x-%x", e.Name, e.DomainName, e.AuthenticationType, cfg.ClientAuth, cfg.MinVersion, cfg.MaxVersion)
 }
 
 // clientAuth says whether a client certificate is asked for.

@@ -96,7 +96,7 @@ func (w *world) advance(d time.Duration) {
 	w.now = w.now.Add(d)
 }
 
-func newWorld(t testing.TB, db *store.DB, cfg domain.Config) *world {
+func newWorld(t testing.TB, db *store.DB, cfg domain.Config, change ...func(*domain.Deps)) *world {
 	t.Helper()
 	w := &world{bus: &bus{}, db: db, dir: t.TempDir(), now: time.Now(), log: &bytes.Buffer{}}
 	var err error
@@ -111,7 +111,7 @@ func newWorld(t testing.TB, db *store.DB, cfg domain.Config) *world {
 	if err := os.MkdirAll(filepath.Join(w.dir, "certificates"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	w.Domains = domain.New(cfg, domain.Deps{
+	deps := domain.Deps{
 		Account: account, DB: db, Changes: w.bus, Authorizers: authorizers{"A", "B"}, Dir: w.dir,
 		PublicHost: "iot.example.org", Hosts: []string{"localhost", "127.0.0.1"}, Now: w.Now,
 		Log: slog.New(slog.NewTextHandler(&locked{w: w.log}, nil)),
@@ -122,7 +122,11 @@ func newWorld(t testing.TB, db *store.DB, cfg domain.Config) *world {
 			}
 			return s.GetCertificate, nil
 		},
-	})
+	}
+	for _, c := range change {
+		c(&deps)
+	}
+	w.Domains = domain.New(cfg, deps)
 	return w
 }
 
@@ -233,8 +237,8 @@ func (w *world) put(t testing.TB, id, text string) {
 // handshake makes a real one, and gives what the client saw and why the server refused.
 func handshake(t testing.TB, server, client *tls.Config) (tls.ConnectionState, error) {
 	t.Helper()
-	a, b := net.Pipe()
-	deadline := time.Now().Add(10 * time.Second)
+	a, b := connected(t)
+	deadline := time.Now().Add(time.Minute)
 	_, _ = a.SetDeadline(deadline), b.SetDeadline(deadline)
 	refused := make(chan error, 1)
 	go func() {
@@ -256,6 +260,23 @@ func handshake(t testing.TB, server, client *tls.Config) (tls.ConnectionState, e
 		return state, serverErr
 	}
 	return state, err
+}
+
+// connected gives two ends of a connection that buffers, as net.Pipe does not: in TLS 1.3 both sides may write at once.
+func connected(t testing.TB) (a, b net.Conn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if b, err = net.Dial("tcp", ln.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if a, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return a, b
 }
 
 func wantError[E error](t *testing.T, err error, text string) E {

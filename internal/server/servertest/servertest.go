@@ -35,6 +35,8 @@ type Node struct {
 	Config            server.Config
 	AccessKey, Secret string
 	Roots             *x509.CertPool
+
+	stop func() error // nil: it is another process
 }
 
 // Start starts a deployment that ends with the test. Each of change may adjust
@@ -82,12 +84,18 @@ func StartNode(t testing.TB, dir string, change ...func(*server.Config)) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := srv.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	return AttachTo(t, srv.Endpoints(), cfg)
+	n := AttachTo(t, srv.Endpoints(), cfg)
+	n.stop = srv.Close
+	t.Cleanup(func() { n.Stop(t) })
+	return n
+}
+
+// Stop ends a node that StartNode has started; another may be started on its directory then.
+func (n *Node) Stop(t testing.TB) {
+	t.Helper()
+	if err := n.stop(); err != nil {
+		t.Errorf("close: %v", err)
+	}
 }
 
 // AttachTo reads what a client of a running server, in this process or another,
