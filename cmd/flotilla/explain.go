@@ -12,7 +12,8 @@ import (
 )
 
 type explainCmd struct {
-	Client explainClientCmd `cmd:"" help:"What was refused to a client, and why."`
+	Client    explainClientCmd    `cmd:"" help:"What was refused to a client, and why."`
+	Provision explainProvisionCmd `cmd:"" help:"What became of a device's attempts to be provisioned, step by step."`
 }
 
 type explainClientCmd struct {

@@ -90,6 +90,9 @@ func (g *Gateway) deny(clientID, principal string, n Denial) {
 	if !g.denials.add(clientID, n) {
 		return
 	}
+	if g.onDenied != nil {
+		g.onDenied(clientID, n)
+	}
 	g.log.Info("refused", "clientId", clientID, "principal", principal, "remote", n.Remote, "action", n.Action, "topic", n.Resource, "err", n.Reason)
 }
 

@@ -67,6 +67,10 @@ type Deps struct {
 	Authorizers Authorizers // nil: no custom authentication
 	Signatures  Signatures  // nil: nobody signs with an access key
 
+	// Denied, when not nil, is told what was refused to a client, repetitions within a second left out. It must not
+	// block: an event loop calls it.
+	Denied func(clientID string, d Denial)
+
 	Log     *slog.Logger
 	Metrics *prometheus.Registry // nil: none
 	Now     func() time.Time     // time.Now when nil
@@ -88,6 +92,7 @@ type Gateway struct {
 	domains     Domains
 	authorizers Authorizers
 	signatures  Signatures
+	onDenied    func(string, Denial)
 	log         *slog.Logger
 	now         func() time.Time
 	metrics     *metrics
@@ -151,7 +156,7 @@ func New(cfg Config, d Deps) (*Gateway, error) {
 	g := &Gateway{
 		cfg: cfg, limits: limits, maxOut: cfg.MaxOutKiB << 10, maxTotalOut: int64(cfg.MaxTotalOutMiB) << 20,
 		account: d.Account, db: d.DB, bus: d.Bus, principals: d.Principals, policies: d.Policies, reserved: d.Reserved,
-		rules: d.Rules, domains: d.Domains, authorizers: d.Authorizers, signatures: d.Signatures, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), topicPrefix: d.Account.ARN("iot", "topic/"),
+		rules: d.Rules, domains: d.Domains, authorizers: d.Authorizers, signatures: d.Signatures, onDenied: d.Denied, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), topicPrefix: d.Account.ARN("iot", "topic/"),
 		known: make(chan struct{}), registry: newRegistry(), trie: mqtt.NewTrie[*subscription](),
 	}
 	g.slow.timeout = cfg.SlowTimeout

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"slices"
+	"strings"
 
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/provision/template"
@@ -17,15 +18,17 @@ type outcome struct {
 	thing string            // its name, "" when the plan has none
 	arns  map[string]string // by logical name
 	pem   string            // of the certificate
+
+	certificateID string
 }
 
 // apply carries out a plan. It is called inside a Write, which the other rooms join: an error undoes all of it.
 //
 // The order is AWS's: thing, certificate, policies, attachments, and the certificate's status last.
-func (t *Templates) apply(ctx context.Context, plan *template.Plan) (*outcome, error) {
+func (t *Templates) apply(ctx context.Context, plan *template.Plan, a *attempt) (*outcome, error) {
 	out := &outcome{arns: map[string]string{}}
 	if th := plan.Thing; th != nil {
-		arn, err := t.applyThing(ctx, th)
+		arn, err := t.applyThing(ctx, th, a)
 		if err != nil {
 			return nil, err
 		}
@@ -34,37 +37,50 @@ func (t *Templates) apply(ctx context.Context, plan *template.Plan) (*outcome, e
 	var certificate string // its ARN
 	var finish func() error
 	if c := plan.Certificate; c != nil {
+		a.begin("certificate", c.ID)
 		var err error
 		if certificate, out.pem, finish, err = t.applyCertificate(ctx, c); err != nil {
 			return nil, err
 		}
 		out.arns[c.Logical] = certificate
+		_, out.certificateID, _ = strings.Cut(certificate, ":cert/")
+		if c.ID == "" {
+			a.subject(out.certificateID)
+		}
+		a.done("found or made")
 	}
 	for _, p := range plan.Policies {
-		arn, err := t.applyPolicy(ctx, p)
+		a.begin("policy", p.Name)
+		arn, made, err := t.applyPolicy(ctx, p)
 		if err != nil {
 			return nil, err
 		}
 		out.arns[p.Logical] = arn
 		if certificate == "" {
+			a.done(made)
 			continue
 		}
 		if _, err := t.Policies.AttachPolicy(ctx, &iot.AttachPolicyRequest{PolicyName: p.Name, Target: certificate}); err != nil {
 			return nil, err
 		}
+		a.done(made + ", attached to the certificate")
 	}
 	if certificate != "" && plan.Thing != nil {
+		a.begin("attach", plan.Thing.Name)
 		_, err := t.Things.AttachThingPrincipal(ctx, &iot.AttachThingPrincipalRequest{
 			ThingName: plan.Thing.Name, Principal: certificate, ThingPrincipalType: optional(plan.Certificate.PrincipalType),
 		})
 		if err != nil {
 			return nil, err
 		}
+		a.done("the certificate is a principal of the thing")
 	}
 	if finish != nil {
+		a.begin("status", plan.Certificate.Status)
 		if err := finish(); err != nil {
 			return nil, err
 		}
+		a.done("set")
 	}
 	return out, nil
 }
@@ -73,7 +89,8 @@ func (t *Templates) apply(ctx context.Context, plan *template.Plan) (*outcome, e
 // as it is.
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html#override-settings
-func (t *Templates) applyThing(ctx context.Context, th *template.Thing) (arn string, err error) {
+func (t *Templates) applyThing(ctx context.Context, th *template.Thing, a *attempt) (arn string, err error) {
+	a.begin("thing", th.Name)
 	old, err := t.Things.DescribeThing(ctx, &iot.DescribeThingRequest{ThingName: th.Name})
 	switch {
 	case isNotFound(err):
@@ -85,18 +102,19 @@ func (t *Templates) applyThing(ctx context.Context, th *template.Thing) (arn str
 		if err != nil {
 			return "", err
 		}
-		return value(made.ThingArn), t.join(ctx, th.Name, th.Groups, nil)
+		a.done("created")
+		return value(made.ThingArn), t.join(ctx, th.Name, th.Groups, nil, a)
 	case err != nil:
 		return "", err
 	}
-	if err := t.override(ctx, th); err != nil {
+	if err := t.override(ctx, th, a); err != nil {
 		return "", err
 	}
-	return value(old.ThingArn), t.bill(ctx, th, value(old.BillingGroupName))
+	return value(old.ThingArn), t.bill(ctx, th, value(old.BillingGroupName), a)
 }
 
 // override changes a thing that exists.
-func (t *Templates) override(ctx context.Context, th *template.Thing) error {
+func (t *Templates) override(ctx context.Context, th *template.Thing, a *attempt) error {
 	for _, s := range []struct {
 		name string
 		on   template.Override
@@ -117,6 +135,9 @@ func (t *Templates) override(ctx context.Context, th *template.Thing) error {
 		if _, err := t.Things.UpdateThing(ctx, in); err != nil {
 			return err
 		}
+		a.done("existed, changed as OverrideSettings say")
+	} else {
+		a.done("existed, left as it was")
 	}
 	if th.Groups == nil || th.OnGroups != template.Merge && th.OnGroups != template.Replace {
 		return nil
@@ -130,12 +151,14 @@ func (t *Templates) override(ctx context.Context, th *template.Thing) error {
 			if slices.Contains(th.Groups, g) {
 				continue
 			}
+			a.begin("group", g)
 			if _, err := t.Groups.RemoveThingFromThingGroup(ctx, &iot.RemoveThingFromThingGroupRequest{ThingName: &th.Name, ThingGroupName: &g}); err != nil {
 				return err
 			}
+			a.done("left")
 		}
 	}
-	return t.join(ctx, th.Name, th.Groups, has)
+	return t.join(ctx, th.Name, th.Groups, has, a)
 }
 
 // groupsOf lists the groups that a thing is in.
@@ -157,46 +180,52 @@ func (t *Templates) groupsOf(ctx context.Context, thing string) (names []string,
 }
 
 // join adds a thing to the groups that it is not in.
-func (t *Templates) join(ctx context.Context, thing string, groups, has []string) error {
+func (t *Templates) join(ctx context.Context, thing string, groups, has []string, a *attempt) error {
 	done := slices.Clone(has)
 	for _, g := range groups {
 		if slices.Contains(done, g) {
 			continue
 		}
 		done = append(done, g)
+		a.begin("group", g)
 		if _, err := t.Groups.AddThingToThingGroup(ctx, &iot.AddThingToThingGroupRequest{ThingName: &thing, ThingGroupName: &g}); err != nil {
 			return err
 		}
+		a.done("joined")
 	}
 	return nil
 }
 
-func (t *Templates) bill(ctx context.Context, th *template.Thing, has string) error {
+func (t *Templates) bill(ctx context.Context, th *template.Thing, has string, a *attempt) error {
 	if th.BillingGroup == "" || th.BillingGroup == has {
 		return nil
 	}
+	a.begin("billing group", th.BillingGroup)
 	if t.BillingGroups == nil {
 		return invalid("BillingGroup is not supported for a thing that exists already.")
 	}
 	_, err := t.BillingGroups.AddThingToBillingGroup(ctx, &iot.AddThingToBillingGroupRequest{ThingName: &th.Name, BillingGroupName: &th.BillingGroup})
+	if err == nil {
+		a.done("joined")
+	}
 	return err
 }
 
 // applyPolicy makes sure that the policy exists. One that is given by its document has a hash of it as name, so
 // that a policy of that name is the same policy.
-func (t *Templates) applyPolicy(ctx context.Context, p template.Policy) (arn string, err error) {
+func (t *Templates) applyPolicy(ctx context.Context, p template.Policy) (arn, made string, err error) {
 	old, err := t.Policies.GetPolicy(ctx, &iot.GetPolicyRequest{PolicyName: p.Name})
 	if err == nil {
-		return value(old.PolicyArn), nil
+		return value(old.PolicyArn), "existed", nil
 	}
 	if !isNotFound(err) || p.Document == "" {
-		return "", err
+		return "", "", err
 	}
-	made, err := t.Policies.CreatePolicy(ctx, &iot.CreatePolicyRequest{PolicyName: p.Name, PolicyDocument: p.Document})
+	created, err := t.Policies.CreatePolicy(ctx, &iot.CreatePolicyRequest{PolicyName: p.Name, PolicyDocument: p.Document})
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	return value(made.PolicyArn), nil
+	return value(created.PolicyArn), "created", nil
 }
 
 // applyCertificate makes sure that the certificate exists; finish, when not nil, sets its status.

@@ -14,17 +14,31 @@ import (
 type rejection struct {
 	status        int
 	code, message string
+	why           string // for the operator alone
 }
 
-func (r *rejection) Error() string { return r.code + ": " + r.message }
+// Error is for the log.
+func (r *rejection) Error() string {
+	if r.why == "" {
+		return r.code + ": " + r.message
+	}
+	return r.code + ": " + r.why
+}
 
 // The refusals of the MQTT API. AWS documents none but ACCESS_DENIED; the code of bad tokens was seen in a capture
 // (aws-iot-device-sdk-js-v2 issue 69).
-func badToken(message string) error {
-	return &rejection{400, "InvalidCertificateOwnershipToken", message}
+func badToken(message, why string) error {
+	return &rejection{400, "InvalidCertificateOwnershipToken", message, why}
 }
 
-func accessDenied(message string) error { return &rejection{403, "ACCESS_DENIED", message} }
+// tokenNotValid is one message for all that is wrong with a token: a thief learns nothing.
+func tokenNotValid(why string) error {
+	return badToken("Certificate ownership token is not valid.", why)
+}
+
+func accessDenied(message, why string) error {
+	return &rejection{403, "ACCESS_DENIED", message, why}
+}
 
 func invalid(message string) error { return &iot.InvalidRequestException{Message: message} }
 

@@ -2,7 +2,9 @@ package provision
 
 import (
 	"context"
+	"errors"
 	"maps"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -31,18 +33,19 @@ type hookResponse struct {
 const maxHookResponse = 128 << 10
 
 // askHook gives the parameters to provision with: the device's, with the hook's overrides. Whatever goes wrong, and
-// anything but allowProvisioning true, is ACCESS_DENIED; why is for the log alone.
-func (t *Templates) askHook(ctx context.Context, arn, certificateID, certificatePEM, templateName string, from mqtt.Source, parameters map[string]string) (map[string]string, error) {
+// anything but allowProvisioning true, is ACCESS_DENIED; why is for the operator alone.
+func (t *Templates) askHook(ctx context.Context, arn, certificateID, certificatePEM, templateName string, from mqtt.Source, parameters map[string]string, a *attempt) (map[string]string, error) {
 	if parameters == nil {
 		parameters = map[string]string{}
 	}
-	denied := accessDenied("The pre-provisioning hook denied the request.")
-	refuse := func(why string, err error) error {
-		t.Log.Info("provisioning denied by hook", "op", "RegisterThing", "clientId", from.ClientID, "principal", from.PrincipalID, "reason", why, "err", err)
-		return denied
+	a.begin("hook", arn)
+	start := t.Now()
+	refuse := func(why string) error {
+		why += " (after " + t.Now().Sub(start).Round(time.Millisecond).String() + ")"
+		return accessDenied("The pre-provisioning hook denied the request.", "hook "+arn+": "+why)
 	}
 	if t.Hook == nil {
-		return nil, refuse("functions are not available", nil)
+		return nil, refuse("functions are not available")
 	}
 	claim := from.PrincipalID
 	if from.PrincipalType != "" && from.PrincipalType != typeCertificate {
@@ -53,24 +56,30 @@ func (t *Templates) askHook(ctx context.Context, arn, certificateID, certificate
 		TemplateARN: t.arn(templateName), ClientID: from.ClientID, Parameters: parameters,
 	})
 	if err != nil {
-		return nil, refuse("request", err)
+		return nil, refuse("the request cannot be written: " + err.Error())
 	}
 	answer, err := t.invoke(ctx, arn, payload)
-	if err != nil {
-		return nil, refuse("failed", err)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, refuse("it did not answer within " + t.cfg.HookTimeout.String())
+	case err != nil:
+		return nil, refuse("it failed: " + err.Error())
+	case len(answer) > maxHookResponse:
+		return nil, refuse("its answer is too long")
 	}
 	var response hookResponse
-	if len(answer) > maxHookResponse {
-		return nil, refuse("its answer is too long", nil)
-	}
 	if err := json.Unmarshal(answer, &response); err != nil {
-		return nil, refuse("its answer is not understood", err)
+		return nil, refuse("its answer is not understood: " + malformed(err))
 	}
 	if !response.AllowProvisioning {
-		return nil, refuse("allowProvisioning is not true", nil)
+		return nil, refuse("it did not answer allowProvisioning true")
 	}
 	merged := maps.Clone(parameters)
 	maps.Copy(merged, response.ParameterOverrides)
+	if err := checkParameters(merged); err != nil {
+		return nil, refuse("its parameterOverrides are refused: " + err.Error())
+	}
+	a.overridden(response.ParameterOverrides, t.Now().Sub(start))
 	return merged, nil
 }
 

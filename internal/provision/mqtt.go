@@ -41,7 +41,12 @@ func (t *Templates) ServeMQTT(ctx context.Context, m *mqtt.Message) error {
 	if !ok {
 		return fmt.Errorf("provision: %s: not a topic of this API", m.Topic)
 	}
-	response, err := t.serve(ctx, op, template, format, m)
+	a := t.attempt(flowClaim, op)
+	a.clientID, a.principal, a.template = m.Source.ClientID, owner(m.Source), template
+	response, err := t.serve(ctx, op, template, format, m, a)
+	if err != nil || op == opRegister { // a certificate that was given is told of by its token
+		t.over(a, err)
+	}
 	suffix, internal := "/accepted", error(nil)
 	if err != nil {
 		payload, isInternal := rejected(err)
@@ -66,7 +71,8 @@ func (t *Templates) ServeMQTT(ctx context.Context, m *mqtt.Message) error {
 	return internal
 }
 
-func (t *Templates) serve(ctx context.Context, op, template string, f format, m *mqtt.Message) (any, error) {
+func (t *Templates) serve(ctx context.Context, op, template string, f format, m *mqtt.Message, a *attempt) (any, error) {
+	a.begin("payload", f.name())
 	switch op {
 	case opKeys:
 		if len(m.Payload) > 0 {
@@ -74,7 +80,8 @@ func (t *Templates) serve(ctx context.Context, op, template string, f format, m 
 				return nil, err
 			}
 		}
-		return t.keys(ctx, "", m.Source)
+		a.done("understood")
+		return t.keys(ctx, "", m.Source, a)
 	case opCSR:
 		var in csrRequest
 		if err := f.decode(m.Payload, &in); err != nil {
@@ -83,16 +90,19 @@ func (t *Templates) serve(ctx context.Context, op, template string, f format, m 
 		if in.SigningRequest == "" {
 			return nil, invalid("Certificate signing request cannot be empty.")
 		}
-		return t.keys(ctx, in.SigningRequest, m.Source)
+		a.done("understood")
+		return t.keys(ctx, in.SigningRequest, m.Source, a)
 	}
 	var in registerRequest
 	if err := f.decode(m.Payload, &in); err != nil {
 		return nil, err
 	}
-	return t.provision(ctx, template, &in, m.Source)
+	a.done("understood")
+	return t.provision(ctx, template, &in, m.Source, a)
 }
 
-func (t *Templates) keys(ctx context.Context, csr string, from mqtt.Source) (*keysResponse, error) {
+func (t *Templates) keys(ctx context.Context, csr string, from mqtt.Source, a *attempt) (*keysResponse, error) {
+	a.begin("certificate", "")
 	cert, text, err := t.issue(ctx, csr, from)
 	if err != nil {
 		return nil, err

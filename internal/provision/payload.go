@@ -2,6 +2,8 @@ package provision
 
 import (
 	stdjson "encoding/json"
+	"errors"
+	"strconv"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/go-json-experiment/json"
@@ -34,9 +36,44 @@ func (f format) decode(payload []byte, to any) error {
 	}
 	if err != nil {
 		// What the parser says may quote a token.
-		return &rejection{400, "InvalidPayload", "The payload is not a valid " + f.name() + " request."}
+		return &rejection{400, "InvalidPayload", "The payload is not a valid " + f.name() + " request.", malformed(err)}
 	}
 	return nil
+}
+
+// malformed says what is wrong with a payload in words that quote none of it.
+func malformed(err error) string {
+	var semantic *json.SemanticError
+	if errors.As(err, &semantic) && semantic.GoType != nil {
+		return "a member has the wrong type: JSON " + kindName(semantic.JSONKind)
+	}
+	var syntactic *jsontext.SyntacticError
+	if errors.As(err, &syntactic) {
+		return "it is no JSON, or has a name twice, at byte " + strconv.FormatInt(syntactic.ByteOffset, 10)
+	}
+	var wrongType *cbor.UnmarshalTypeError
+	if errors.As(err, &wrongType) {
+		return "a member has the wrong type: CBOR " + wrongType.CBORType
+	}
+	var twice *cbor.DupMapKeyError
+	if errors.As(err, &twice) {
+		return "a name occurs twice"
+	}
+	return "it is not well-formed, nests too deeply, or has too many members"
+}
+
+func kindName(k jsontext.Kind) string {
+	switch k {
+	case '0':
+		return "number"
+	case '"':
+		return "string"
+	case '{':
+		return "object"
+	case '[':
+		return "array"
+	}
+	return "literal"
 }
 
 // encode writes an answer.

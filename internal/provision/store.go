@@ -27,6 +27,14 @@ type token struct {
 	hash, certificateID       string
 	principalID, connectionID string
 	expires                   int64
+	clientID                  string // for the operator
+	withCSR                   bool
+}
+
+const tokenColumns = `hash, certificate_id, principal_id, connection_id, expires, client_id, with_csr`
+
+func (k *token) fields() []any {
+	return []any{&k.hash, &k.certificateID, &k.principalID, &k.connectionID, &k.expires, &k.clientID, &k.withCSR}
 }
 
 const templateColumns = `name, type, description, enabled, role_arn, hook_arn, default_version, last_version, created, modified`
@@ -105,16 +113,22 @@ func selectVersions(tx store.Tx, template string, after int64, limit int) ([]ver
 }
 
 func insertToken(tx store.Tx, k *token) error {
-	_, err := tx.Exec(`INSERT INTO ownership_token (hash, certificate_id, principal_id, connection_id, expires) VALUES ($1, $2, $3, $4, $5)`,
-		k.hash, k.certificateID, k.principalID, k.connectionID, k.expires)
+	_, err := tx.Exec(`INSERT INTO ownership_token (`+tokenColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		k.hash, k.certificateID, k.principalID, k.connectionID, k.expires, k.clientID, k.withCSR)
 	return err
 }
 
 func selectToken(tx store.Tx, hash string) (*token, error) {
-	k := &token{hash: hash}
-	err := tx.QueryRow(`SELECT certificate_id, principal_id, connection_id, expires FROM ownership_token WHERE hash = $1`, hash).
-		Scan(&k.certificateID, &k.principalID, &k.connectionID, &k.expires)
+	k := &token{}
+	err := tx.QueryRow(`SELECT `+tokenColumns+` FROM ownership_token WHERE hash = $1`, hash).Scan(k.fields()...)
 	return k, err
+}
+
+// selectTokensOf gives the newest tokens that were given to a client, or for a certificate.
+func selectTokensOf(tx store.Tx, clientOrCertificate string, limit int) ([]token, error) {
+	rows, err := tx.Query(`SELECT `+tokenColumns+` FROM ownership_token WHERE client_id = $1 OR certificate_id = $1
+		ORDER BY expires DESC LIMIT $2`, clientOrCertificate, limit)
+	return collect(rows, err, (*token).fields)
 }
 
 // useToken takes a token away; false when someone else has.
@@ -123,12 +137,20 @@ func useToken(tx store.Tx, hash string) (bool, error) {
 	return n == 1, err
 }
 
-func deleteExpiredTokens(tx store.Tx, now int64) (left int64, err error) {
-	if _, err := tx.Exec(`DELETE FROM ownership_token WHERE expires <= $1`, now); err != nil {
-		return 0, err
+func deleteExpiredTokens(tx store.Tx, now int64, limit int) ([]token, error) {
+	rows, err := tx.Query(`SELECT `+tokenColumns+` FROM ownership_token WHERE expires <= $1 ORDER BY expires LIMIT $2`, now, limit)
+	gone, err := collect(rows, err, (*token).fields)
+	for i := range gone {
+		if _, err := useToken(tx, gone[i].hash); err != nil {
+			return nil, err
+		}
 	}
-	err = tx.QueryRow(`SELECT COUNT(*) FROM ownership_token`).Scan(&left)
-	return left, err
+	return gone, err
+}
+
+func countTokens(tx store.Tx) (n int64, err error) {
+	err = tx.QueryRow(`SELECT COUNT(*) FROM ownership_token`).Scan(&n)
+	return n, err
 }
 
 func collect[T any](rows store.Rows, err error, fields func(*T) []any) (out []T, _ error) {

@@ -91,6 +91,8 @@ type Config struct {
 	MaxVersions  int `name:"provision.max-versions" default:"5" help:"Most versions of a provisioning template."`
 	MaxPending   int `name:"provision.max-pending" default:"100000" help:"Most certificates that may wait for their provisioning."`
 
+	ExplainRecords int `name:"provision.explain-records" default:"5000" help:"Most provisioning attempts that are kept for 'flotilla explain provision': of those that failed, and of those that did not."`
+
 	HookTimeout time.Duration `name:"provision.hook-timeout" default:"5s" help:"How long a pre-provisioning hook may take."`
 }
 
@@ -116,6 +118,7 @@ type Templates struct {
 	cfg Config
 	Deps
 	pending atomic.Int64 // about how many tokens are unused
+	journal *journal
 }
 
 // New makes the room.
@@ -138,7 +141,10 @@ func New(cfg Config, d Deps) *Templates {
 	if d.Now == nil {
 		d.Now = time.Now
 	}
-	return &Templates{cfg: cfg, Deps: d}
+	if cfg.ExplainRecords <= 0 {
+		cfg.ExplainRecords = defaultKept
+	}
+	return &Templates{cfg: cfg, Deps: d, journal: newJournal(d.DB, d.Log, cfg.ExplainRecords)}
 }
 
 func (t *Templates) arn(name string) string {

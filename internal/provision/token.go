@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"flotilla/internal/aws/iot"
@@ -53,6 +54,7 @@ func (t *Templates) issue(ctx context.Context, csr string, from mqtt.Source) (*i
 	k := &token{
 		hash: hashToken(text), certificateID: value(cert.CertificateId),
 		principalID: owner(from), connectionID: from.ConnectionID, expires: until.UnixMilli(),
+		clientID: from.ClientID, withCSR: csr != "",
 	}
 	// Without the token the certificate is swept when its time is over.
 	err = t.DB.Write(ctx, func(_ context.Context, tx store.Tx) error { return insertToken(tx, k) })
@@ -64,38 +66,77 @@ func (t *Templates) issue(ctx context.Context, csr string, from mqtt.Source) (*i
 }
 
 // token reads the token that a client shows and checks that it may use it.
-func (t *Templates) token(tx store.Tx, text string, from mqtt.Source) (*token, error) {
+func (t *Templates) token(tx store.Tx, text string, from mqtt.Source, a *attempt) (*token, error) {
 	if text == "" {
-		return nil, badToken("Certificate ownership token cannot be empty.")
+		return nil, badToken("Certificate ownership token cannot be empty.", "the request has none")
 	}
 	k, err := selectToken(tx, hashToken(text))
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return nil, badToken("Certificate ownership token is not valid.")
+		return nil, tokenNotValid("there is no such token: it was used before, its hour is over, or it never was one")
 	case err != nil:
 		return nil, err
-	case k.principalID != owner(from), k.connectionID != from.ConnectionID, k.expires <= t.nowMS():
-		// One message for all: a thief learns nothing.
-		return nil, badToken("Certificate ownership token is not valid.")
+	}
+	a.certificateID = k.certificateID
+	switch {
+	case k.principalID != owner(from):
+		return nil, tokenNotValid("it was given to client " + k.clientID + " with principal " + k.principalID + ", this is another principal")
+	case k.connectionID != from.ConnectionID:
+		return nil, tokenNotValid("it was given to client " + k.clientID + " on another connection; after a reconnect a device must ask for a new certificate")
+	case k.expires <= t.nowMS():
+		return nil, tokenNotValid("its hour is over")
 	}
 	return k, nil
 }
 
+// sweepBatch is how many tokens one transaction of Sweep deletes.
+const sweepBatch = 256
+
 // Sweep deletes tokens whose time is over. Their certificates are deleted by identity.
 func (t *Templates) Sweep(ctx context.Context) error {
-	var left int64
-	err := t.DB.Write(ctx, func(_ context.Context, tx store.Tx) (err error) {
-		left, err = deleteExpiredTokens(tx, t.nowMS())
-		return err
-	})
-	if err == nil {
-		t.pending.Store(left)
+	for {
+		var gone []token
+		var left int64
+		err := t.DB.Write(ctx, func(_ context.Context, tx store.Tx) (err error) {
+			if gone, err = deleteExpiredTokens(tx, t.nowMS(), sweepBatch); err != nil || len(gone) == sweepBatch {
+				return err
+			}
+			left, err = countTokens(tx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for i := range gone {
+			t.journal.add(t.unused(&gone[i], outcomeExpired))
+		}
+		if len(gone) < sweepBatch {
+			t.pending.Store(left)
+			return nil
+		}
 	}
-	return err
 }
 
-// Run calls Sweep at once and every minute until ctx ends.
+// unused tells of a certificate that was given and not provisioned.
+func (t *Templates) unused(k *token, outcome string) *attempt {
+	a := t.attempt(flowClaim, opKeys)
+	if k.withCSR {
+		a.operation = opCSR
+	}
+	a.started = time.UnixMilli(k.expires).Add(-TokenLifetime)
+	a.outcome, a.clientID, a.principal, a.certificateID = outcome, k.clientID, k.principalID, k.certificateID
+	a.steps = []step{{name: "certificate", subject: k.certificateID, result: "given, PENDING_ACTIVATION, with an ownership token"}}
+	if outcome == outcomeExpired {
+		a.steps = append(a.steps, step{name: "token", result: "the hour was over before RegisterThing succeeded", after: TokenLifetime})
+	}
+	return a
+}
+
+// Run calls Sweep at once and every minute until ctx ends, and writes down attempts for explanations.
 func (t *Templates) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { t.journal.run(ctx) })
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {

@@ -115,6 +115,7 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, iot.ListProvisioningTemplates, r.templates.ListProvisioningTemplates)
 	api.Handle(s, iot.RegisterThing, r.templates.RegisterThing)
 	api.Handle(s, iot.UpdateProvisioningTemplate, r.templates.UpdateProvisioningTemplate)
+	api.Handle(s, flotilla.ExplainProvisioning, r.templates.ExplainProvisioning)
 
 	// Rules.
 	api.Handle(s, iot.CreateTopicRule, r.rules.CreateTopicRule)

@@ -197,6 +197,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 			Principals: r.certificates, Policies: r.policies, Authorizers: httpAuthorizers{r.authorizers, r.domains}, Domains: httpDomains{r.domains},
 		}),
 		Domains: r.domains, Authorizers: mqttAuthorizers{r.authorizers}, Signatures: door,
+		Denied: provisioningDenied(r.templates),
 	})
 	if err != nil {
 		return nil, err

@@ -28,7 +28,14 @@ type refusal struct{ Action, Resource, Reason, PolicyName, Principal, NodeID str
 
 func explain(t *testing.T, n *servertest.Node, id string) (e explanation) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(deadline(t), http.MethodGet, n.Endpoints().API+"/explain/client/"+id, http.NoBody)
+	operatorGet(t, n, "/explain/client/"+id, &e)
+	return e
+}
+
+// operatorGet asks the operator's API.
+func operatorGet(t *testing.T, n *servertest.Node, path string, out any) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(deadline(t), http.MethodGet, n.Endpoints().API+path, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,10 +49,9 @@ func explain(t *testing.T, n *servertest.Node, id string) (e explanation) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || resp.StatusCode != 200 {
-		t.Fatalf("explain: %d %v", resp.StatusCode, err)
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil || resp.StatusCode != 200 {
+		t.Fatalf("%s: %d %v", path, resp.StatusCode, err)
 	}
-	return e
 }
 
 // TestRefusalsAreExplained looks every kind of refusal up as its operator would, on another node than the client's if

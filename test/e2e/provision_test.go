@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/iot"
@@ -211,4 +212,46 @@ func TestOwnershipTokenIsOfItsConnection(t *testing.T) {
 	if got := ask(t, again, "$aws/provisioning-templates/pumps/provision/json", request); got.ErrorCode != "InvalidCertificateOwnershipToken" {
 		t.Errorf("another connection used the token: %+v", got)
 	}
+}
+
+// TestProvisioningIsExplained looks attempts up as an operator would, on another node than the device's.
+func TestProvisioningIsExplained(t *testing.T) {
+	d := servertest.Start(t)
+	makeTemplate(t, d.Node(0))
+	type attempt struct {
+		Operation, Outcome, ErrorCode, NeededPolicy, ThingName string
+		Steps                                                  []struct{ Name, Result string }
+	}
+	last := func(key string, enough func(attempt) bool) {
+		t.Helper()
+		var out struct{ Attempts []attempt }
+		for ctx := deadline(t); ; {
+			operatorGet(t, d.Node(0), "/explain/provisioning/"+key, &out)
+			if k := len(out.Attempts) - 1; k >= 0 && enough(out.Attempts[k]) {
+				return
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("%s: %+v", key, out)
+			}
+		}
+	}
+	mute := d.Node(0).Identity(t, "mute-claim", "iot:Connect client/*", "iot:Publish topic/$aws/certificates/*")
+	c := connect5(t, d.Node(1), mute, "mute-1")
+	const accepted = "$aws/certificates/create/json/accepted"
+	if _, err := c.Subscribe(deadline(t), &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: accepted}}}); err == nil {
+		t.Error("subscribed")
+	}
+	last("mute-1", func(a attempt) bool {
+		return a.Outcome == "denied" && strings.Contains(a.NeededPolicy, "topicfilter/"+accepted) && strings.Contains(a.NeededPolicy, "iot:Subscribe")
+	})
+	claim := d.Node(0).Identity(t, "claim", claimPolicy...)
+	c = connect5(t, d.Node(1), claim, "claim-1")
+	created := ask(t, c, "$aws/certificates/create/json", struct{}{})
+	const topic = "$aws/provisioning-templates/pumps/provision/json"
+	if a := ask(t, c, topic, map[string]any{"certificateOwnershipToken": created.CertificateOwnershipToken}); a.ErrorCode == "" {
+		t.Errorf("%+v", a)
+	}
+	last(created.CertificateID, func(a attempt) bool { return a.Outcome == "rejected" && a.ErrorCode == "InvalidParameters" })
+	ask(t, c, topic, map[string]any{"certificateOwnershipToken": created.CertificateOwnershipToken, "parameters": map[string]string{"SerialNumber": "77"}})
+	last("77", func(a attempt) bool { return a.Outcome == "accepted" && a.ThingName == "pump-77" && len(a.Steps) > 5 })
 }

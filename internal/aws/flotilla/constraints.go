@@ -8,5 +8,7 @@ import (
 
 // What shapes allow.
 var (
-	textClientId = &wire.Text{Min: 1, Max: 256}
+	textClientId            = &wire.Text{Min: 1, Max: 256}
+	numberExplainMaxResults = &wire.Number{Min: 1, Max: 100, HasMin: true, HasMax: true}
+	textProvisioningKey     = &wire.Text{Min: 1, Max: 1024}
 )

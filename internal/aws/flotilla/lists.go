@@ -23,3 +23,31 @@ func encodeNodeIds(b []byte, list []string) []byte {
 	}
 	return append(b, ']')
 }
+
+func encodeProvisioningAttempts(b []byte, list []*ProvisioningAttempt) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
+func encodeProvisioningParameters(b []byte, list map[string]string) []byte {
+	b = append(b, '{')
+	for _, k := range wire.Keys(list) {
+		b = append(wire.AppendString(wire.AppendName(b, ""), k), ':')
+		v := list[k]
+		b = wire.AppendString(b, v)
+	}
+	return append(b, '}')
+}
+
+func encodeProvisioningSteps(b []byte, list []*ProvisioningStep) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}

@@ -11,11 +11,13 @@ func Routes() []aws.Route { return routes[:] }
 
 var routes = [...]aws.Route{
 	{Service: "flotilla", Name: "ExplainClient", Method: "GET", Path: "/explain/client/{clientId}"},
+	{Service: "flotilla", Name: "ExplainProvisioning", Method: "GET", Path: "/explain/provisioning/{key}"},
 }
 
 // The operations of the service.
 var (
-	ExplainClient = aws.Operation[ExplainClientRequest, ExplainClientResponse]{Route: &routes[0], Read: readExplainClientRequest, Write: writeExplainClientResponse, Invalid: invalidRequest}
+	ExplainClient       = aws.Operation[ExplainClientRequest, ExplainClientResponse]{Route: &routes[0], Read: readExplainClientRequest, Write: writeExplainClientResponse, Invalid: invalidRequest}
+	ExplainProvisioning = aws.Operation[ExplainProvisioningRequest, ExplainProvisioningResponse]{Route: &routes[1], Read: readExplainProvisioningRequest, Write: writeExplainProvisioningResponse, Invalid: invalidRequest}
 )
 
 func invalidRequest(message string) error { return &InvalidRequestException{Message: message} }

@@ -61,3 +61,48 @@ func (s *ExplainClientResponse) encode(b []byte) []byte {
 	b = encodeNodeIds(b, s.UnansweredNodes)
 	return append(b, '}')
 }
+
+// ExplainProvisioningRequest is the input of ExplainProvisioning.
+type ExplainProvisioningRequest struct {
+	Key        string `json:"key"`                 // required, in the path
+	MaxResults *int32 `json:"maxResults,omitzero"` // query maxResults
+}
+
+func readExplainProvisioningRequest(r *wire.Request, s *ExplainProvisioningRequest) error {
+	d := new(wire.Decoder)
+	d.In("key")
+	if text, ok := r.Label(0); ok {
+		d.Check(textProvisioningKey, text)
+		s.Key = text
+	}
+	d.Out()
+	d.In("maxResults")
+	if text, ok := r.QueryValue("maxResults"); ok {
+		if v, ok := d.ParamInt(numberExplainMaxResults, text); ok {
+			s.MaxResults = new(v)
+		}
+	}
+	d.Out()
+	return d.Err()
+}
+
+// ExplainProvisioningResponse is the output of ExplainProvisioning.
+type ExplainProvisioningResponse struct {
+	Key      *string                `json:"key,omitzero"`
+	Attempts []*ProvisioningAttempt `json:"attempts,omitzero"`
+}
+
+func writeExplainProvisioningResponse(r *wire.Response, s *ExplainProvisioningResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *ExplainProvisioningResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	if s.Key != nil {
+		b = wire.AppendName(b, `"key":`)
+		b = wire.AppendString(b, *s.Key)
+	}
+	b = wire.AppendName(b, `"attempts":`)
+	b = encodeProvisioningAttempts(b, s.Attempts)
+	return append(b, '}')
+}
