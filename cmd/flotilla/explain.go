@@ -18,7 +18,7 @@ type explainCmd struct {
 
 type explainClientCmd struct {
 	target `embed:""`
-	ID     string `arg:"" name:"id" help:"Client id."`
+	ID     string `arg:"" name:"id" help:"Client id, or the id of a certificate that was refused."`
 	JSON   bool   `name:"json" help:"Print JSON."`
 }
 

@@ -45,12 +45,20 @@ type Domains interface {
 	Admits(serverName, authentication string) bool
 }
 
+// JustInTime registers certificates when they first connect.
+type JustInTime interface {
+	// FirstConnect is asked about a client whose certificate Identify refuses: chain is what it showed, its own
+	// certificate first. Whatever comes of it the request is refused; the error, never nil, is for the operator.
+	FirstConnect(ctx context.Context, chain []*x509.Certificate, serverName string, refused error) error
+}
+
 // Devices are the others that the door of devices works with.
 type Devices struct {
 	Principals  Principals
 	Policies    Policies
 	Authorizers Authorizers // nil: no custom authentication
 	Domains     Domains     // nil: one domain, which leaves authentication to its clients
+	JustInTime  JustInTime  // nil: a certificate that is not known stays so
 }
 
 // maxAuthorizers bounds the authorizers that are kept between requests.
@@ -260,6 +268,9 @@ func (d *door) byCertificate(x *exchange) (aws.Principal, lang.Authorizer, error
 	}
 	p, certificate, err := d.Principals.Identify(x.r.Context(), leaf)
 	if err != nil {
+		if d.JustInTime != nil {
+			err = d.JustInTime.FirstConnect(x.r.Context(), x.r.TLS.PeerCertificates, domain, err)
+		}
 		return p, nil, err
 	}
 	of := party{p.ARN, x.sourceIP(), domain}

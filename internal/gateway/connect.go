@@ -32,7 +32,8 @@ type arrival struct {
 	// What the TLS handshake has told.
 	serverName string
 	alpn       string
-	leaf       *x509.Certificate // nil: none was shown
+	leaf       *x509.Certificate   // nil: none was shown
+	chain      []*x509.Certificate // what was shown, leaf first
 	domain     domain.Configuration
 
 	upgrade *upgrade      // of WebSocket; nil otherwise
@@ -154,7 +155,7 @@ func (g *Gateway) connect(a *arrival, p *mqtt.Connect) error {
 		who, r = g.identify(a, p)
 	}
 	if r != nil {
-		g.deny(p.ClientID, who.ID, Denial{Remote: address(a.remote).Addr(), Action: "connect", Reason: r.detail, Code: r.code})
+		g.denyArrival(p.ClientID, who.ID, a, r)
 		return r
 	}
 	c := g.newConnection(a, p, &who)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -70,6 +71,25 @@ type Domains interface {
 	TLS(base *tls.Config) *tls.Config
 	// Lookup gives the configuration of the server name that a client asked for; false when it is no one's.
 	Lookup(serverName string) (domain.Configuration, bool)
+}
+
+// JustInTime registers certificates when they first connect.
+type JustInTime interface {
+	// FirstConnect is asked about a client whose certificate Identify refuses: chain is what it showed, its own
+	// certificate first. Whatever comes of it, the connection is closed, and the client is to connect again: the
+	// error, never nil, is what the operator is told.
+	FirstConnect(ctx context.Context, chain []*x509.Certificate, serverName string, refused error) error
+}
+
+// refusedPrincipal is the certificate id in the refusal of a certificate; "" when there is none.
+func refusedPrincipal(err error) string {
+	if r, ok := errors.AsType[interface {
+		error
+		Principal() string
+	}](err); ok {
+		return r.Principal()
+	}
+	return ""
 }
 
 // ofDomain gives the configuration of a server name.
@@ -145,6 +165,10 @@ func (g *Gateway) identify(a *arrival, p *mqtt.Connect) (party, *refusal) {
 	if how == authX509 || how == authCustomX509 {
 		var err error
 		if who.Principal, who.certificate, err = g.principals.Identify(ctx, a.leaf); err != nil {
+			if g.justInTime != nil && a.leaf != nil {
+				err = g.justInTime.FirstConnect(ctx, a.chain, a.serverName, err)
+			}
+			who.ID = refusedPrincipal(err) // for the record alone
 			return who, notAuthorized(err.Error())
 		}
 	}

@@ -96,6 +96,17 @@ func (g *Gateway) deny(clientID, principal string, n Denial) {
 	g.log.Info("refused", "clientId", clientID, "principal", principal, "remote", n.Remote, "action", n.Action, "topic", n.Resource, "err", n.Reason)
 }
 
+// denyArrival records why a connection was refused: for its client id, and for its certificate, by which the operator
+// finds a device of whose client id nothing is known.
+func (g *Gateway) denyArrival(clientID, principal string, a *arrival, r *refusal) {
+	n := Denial{Remote: address(a.remote).Addr(), Action: "connect", Reason: r.detail, Code: r.code}
+	g.deny(clientID, principal, n)
+	if principal != "" && principal != clientID {
+		n.Time, n.Principal = g.now(), principal
+		g.denials.add(principal, n)
+	}
+}
+
 // deny records what was refused to the connection.
 func (c *Connection) deny(n Denial) {
 	n.Remote = c.addr.Addr()

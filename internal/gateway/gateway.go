@@ -66,6 +66,7 @@ type Deps struct {
 	Domains     Domains     // nil: the deployment has one name
 	Authorizers Authorizers // nil: no custom authentication
 	Signatures  Signatures  // nil: nobody signs with an access key
+	JustInTime  JustInTime  // nil: a certificate that is not known stays so
 
 	// Denied, when not nil, is told what was refused to a client, repetitions within a second left out. It must not
 	// block: an event loop calls it.
@@ -92,6 +93,7 @@ type Gateway struct {
 	domains     Domains
 	authorizers Authorizers
 	signatures  Signatures
+	justInTime  JustInTime
 	onDenied    func(string, Denial)
 	log         *slog.Logger
 	now         func() time.Time
@@ -156,7 +158,7 @@ func New(cfg Config, d Deps) (*Gateway, error) {
 	g := &Gateway{
 		cfg: cfg, limits: limits, maxOut: cfg.MaxOutKiB << 10, maxTotalOut: int64(cfg.MaxTotalOutMiB) << 20,
 		account: d.Account, db: d.DB, bus: d.Bus, principals: d.Principals, policies: d.Policies, reserved: d.Reserved,
-		rules: d.Rules, domains: d.Domains, authorizers: d.Authorizers, signatures: d.Signatures, onDenied: d.Denied, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), topicPrefix: d.Account.ARN("iot", "topic/"),
+		rules: d.Rules, domains: d.Domains, authorizers: d.Authorizers, signatures: d.Signatures, justInTime: d.JustInTime, onDenied: d.Denied, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), topicPrefix: d.Account.ARN("iot", "topic/"),
 		known: make(chan struct{}), registry: newRegistry(), trie: mqtt.NewTrie[*subscription](),
 	}
 	g.slow.timeout = cfg.SlowTimeout

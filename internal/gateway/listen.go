@@ -167,7 +167,11 @@ func (d *door) greet(v *visitor, k kind) {
 		tc := tls.Server(sock, cfg)
 		if err := tc.Handshake(); err != nil {
 			d.g.metrics.failed.Inc()
-			d.g.log.Debug("TLS handshake", "remote", arrival.remote, "err", err)
+			if id := refusedPrincipal(err); id != "" {
+				d.g.denyArrival(id, id, &arrival, notAuthorized(err.Error()))
+			} else {
+				d.g.log.Debug("TLS handshake", "remote", arrival.remote, "err", err)
+			}
 			_ = sock.Close()
 			return
 		}
@@ -175,7 +179,7 @@ func (d *door) greet(v *visitor, k kind) {
 		state := tc.ConnectionState()
 		arrival.tls, arrival.serverName, arrival.alpn = tc, state.ServerName, state.NegotiatedProtocol
 		if len(state.PeerCertificates) > 0 {
-			arrival.leaf = state.PeerCertificates[0]
+			arrival.leaf, arrival.chain = state.PeerCertificates[0], state.PeerCertificates
 		}
 		var known bool
 		if arrival.domain, known = d.g.ofDomain(state.ServerName); !known { // it was, when the handshake began

@@ -125,7 +125,7 @@ func (g *Gateway) arrivalOf(r *http.Request) (*arrival, *refusal) {
 	if r.TLS != nil {
 		a.serverName = r.TLS.ServerName
 		if len(r.TLS.PeerCertificates) > 0 {
-			a.leaf = r.TLS.PeerCertificates[0]
+			a.leaf, a.chain = r.TLS.PeerCertificates[0], r.TLS.PeerCertificates
 		}
 	}
 	var ok bool

@@ -153,6 +153,9 @@ func createRoot(ctx context.Context, db *store.DB, passphrase string, now func()
 // Root is the certificate that devices trust.
 func (a *Authority) Root() *x509.Certificate { return a.root }
 
+// issuers are the certificates by whose keys certificates of devices are or were signed.
+func (a *Authority) issuers() []*x509.Certificate { return []*x509.Certificate{a.root} }
+
 // RootPEM is Root as PEM text.
 func (a *Authority) RootPEM() []byte { return encodeCertificate(a.root.Raw) }
 

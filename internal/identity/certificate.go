@@ -70,6 +70,10 @@ type Certificates struct {
 	now       func() time.Time
 	policies  Policies
 	things    Things
+	templates Templates // nil: no just-in-time provisioning
+	publisher Publisher
+	tags      Tags
+	recent    attempts
 	cache     cache
 	names     names
 }
@@ -195,7 +199,7 @@ func (c *Certificates) DescribeCertificate(ctx context.Context, in *iot.Describe
 	return &iot.DescribeCertificateResponse{CertificateDescription: d}, nil
 }
 
-// pageKey is where a page of ListCertificates ends.
+// pageKey is where a page of a list ends.
 type pageKey struct {
 	created int64
 	id      string
@@ -205,37 +209,61 @@ type pageKey struct {
 // not listed.
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_ListCertificates.html
 func (c *Certificates) ListCertificates(ctx context.Context, in *iot.ListCertificatesRequest) (*iot.ListCertificatesResponse, error) {
-	after, err := parseMarker(in.Marker)
+	p, err := newPaging(in.Marker, in.PageSize, in.AscendingOrder)
 	if err != nil {
 		return nil, err
 	}
-	size := defaultPage
-	if in.PageSize != nil && *in.PageSize > 0 {
-		size = min(int(*in.PageSize), 250)
-	}
 	out := &iot.ListCertificatesResponse{}
-	err = c.db.Read(ctx, func(_ context.Context, tx store.Tx) error {
-		page, err := selectCertificates(tx, after, in.AscendingOrder != nil && *in.AscendingOrder, size+1)
-		if err != nil {
-			return err
-		}
-		out.Certificates, out.NextMarker = nil, nil
-		if len(page) > size {
-			page = page[:size]
-			last := page[size-1]
-			out.NextMarker = new(base64.StdEncoding.EncodeToString([]byte(strconv.FormatInt(last.created, 10) + "\n" + last.id)))
-		}
-		for _, r := range page {
-			out.Certificates = append(out.Certificates, &iot.Certificate{
-				CertificateArn: new(c.arn(r.id)), CertificateId: &r.id, Status: &r.status, CertificateMode: &r.mode, CreationDate: date(r.created),
-			})
-		}
-		return nil
+	err = c.db.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {
+		out.Certificates, out.NextMarker, err = c.page(tx, "", p)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// page is a page of certificates: those that a CA certificate signed when caID is not empty.
+func (c *Certificates) page(tx store.Tx, caID string, p *paging) (list []*iot.Certificate, next *string, err error) {
+	page, err := selectCertificates(tx, caID, p.after, p.ascending, p.size+1)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(page) > p.size {
+		page = page[:p.size]
+		next = marker(page[p.size-1].created, page[p.size-1].id)
+	}
+	for _, r := range page {
+		list = append(list, &iot.Certificate{
+			CertificateArn: new(c.arn(r.id)), CertificateId: &r.id, Status: &r.status, CertificateMode: &r.mode, CreationDate: date(r.created),
+		})
+	}
+	return list, next, nil
+}
+
+// paging is which page of a list is asked for.
+type paging struct {
+	after     *pageKey
+	size      int
+	ascending bool
+}
+
+func newPaging(marker *string, size *int32, ascending *bool) (*paging, error) {
+	after, err := parseMarker(marker)
+	if err != nil {
+		return nil, err
+	}
+	p := &paging{after: after, size: defaultPage, ascending: ascending != nil && *ascending}
+	if size != nil && *size > 0 {
+		p.size = min(int(*size), 250)
+	}
+	return p, nil
+}
+
+// marker is where the page behind (created, id) begins.
+func marker(created int64, id string) *string {
+	return new(base64.StdEncoding.EncodeToString([]byte(strconv.FormatInt(created, 10) + "\n" + id)))
 }
 
 func parseMarker(m *string) (*pageKey, error) {

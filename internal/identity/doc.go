@@ -13,6 +13,12 @@
 //	      PENDING_ACTIVATION ──────────┘     (fleet and just-in-time provisioning only; deleted when its
 //	                                          ownership token expires unused)
 //
+// A certificate authority that is registered (RegisterCACertificate) vouches for certificates: RegisterCertificate takes
+// them, and with auto-registration they register themselves when they first connect ([Certificates.FirstConnect]):
+//
+//	unknown ──connect──► PENDING_ACTIVATION, event ──somebody's UpdateCertificate──► ACTIVE      (JITR)
+//	                            └── the authority's template is carried out ────────► ACTIVE      (JITP)
+//
 // [Certificates.Identify] is asked on every connect: it answers from a bounded cache that follows changes, and
 // takes a certificate only while it is registered here, ACTIVE and within its validity.
 //

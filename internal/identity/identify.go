@@ -23,6 +23,12 @@ const (
 	ReasonNotActive     Reason = "certificate is not ACTIVE"
 	ReasonNotYetValid   Reason = "certificate is not valid yet"
 	ReasonExpired       Reason = "certificate has expired"
+
+	// Those of a certificate that might have registered itself.
+	ReasonKeyUsage     Reason = "certificate is not for clients"
+	ReasonUnacceptable Reason = "certificate is not acceptable"
+	ReasonRegistered   Reason = "certificate was registered just now"
+	ReasonProvisioned  Reason = "certificate was provisioned just now; the client may connect"
 )
 
 // RefusedError is the error of Identify for a certificate that may not connect. It is for the operator; the stranger
@@ -31,14 +37,22 @@ type RefusedError struct {
 	CertificateID string // "" without a certificate
 	Status        string // as registered; "" when it is not
 	Reason        Reason
+	Detail        string // more about it; "" when there is none
 }
 
 func (e *RefusedError) Error() string {
+	text := fmt.Sprintf("identity: %s: %s", e.CertificateID, e.Reason)
 	if e.Status != "" && e.Reason == ReasonNotActive {
-		return fmt.Sprintf("identity: %s: %s but %s", e.CertificateID, e.Reason, e.Status)
+		text += " but " + e.Status
 	}
-	return fmt.Sprintf("identity: %s: %s", e.CertificateID, e.Reason)
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	return text
 }
+
+// Principal is the id of the certificate that was refused.
+func (e *RefusedError) Principal() string { return e.CertificateID }
 
 const maxCached = 32768
 
@@ -46,7 +60,7 @@ const maxCached = 32768
 type standing struct {
 	status              string
 	notBefore, notAfter int64 // ms
-	claim               string
+	claim, caID         string
 }
 
 func (s *standing) reason(now int64) Reason {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/store"
@@ -28,26 +29,55 @@ func (c *Certificates) RegisterCertificate(ctx context.Context, in *iot.Register
 	if err != nil {
 		return nil, err
 	}
-	if in.CaCertificatePem != nil {
-		ca, err := parseCertificate(*in.CaCertificatePem)
-		if err != nil {
-			return nil, &iot.CertificateValidationException{Message: "Invalid CA certificate: " + err.Error()}
-		}
-		if cert.CheckSignatureFrom(ca) != nil {
-			return nil, &iot.CertificateValidationException{Message: "The certificate was not signed by the CA certificate."}
-		}
-		if !bytes.Equal(ca.Raw, c.authority.root.Raw) {
-			return nil, &iot.CertificateValidationException{Message: "The CA certificate is not registered."}
-		}
+	caID, mode, err := c.issuerOf(ctx, cert, in.CaCertificatePem)
+	if err != nil {
+		return nil, err
 	}
-	if cert.CheckSignatureFrom(c.authority.root) != nil {
-		return nil, &iot.CertificateValidationException{Message: "The certificate was signed by no CA certificate that is registered. Use RegisterCertificateWithoutCA."}
-	}
-	id, err := c.register(ctx, cert, status, iot.CertificateModeDefault)
+	id, err := c.register(ctx, cert, status, mode, caID)
 	if err != nil {
 		return nil, err
 	}
 	return &iot.RegisterCertificateResponse{CertificateArn: new(c.arn(id)), CertificateId: &id}, nil
+}
+
+// issuerOf gives the id and mode of the registered authority that signed a certificate; the id is empty for the
+// deployment's own. The caller must say which when there are several of the same name and key.
+func (c *Certificates) issuerOf(ctx context.Context, cert *x509.Certificate, caText *string) (caID, mode string, err error) {
+	refuse := func(why string) (string, string, error) {
+		return "", "", &iot.CertificateValidationException{Message: why}
+	}
+	var said *x509.Certificate
+	if caText != nil {
+		if said, err = parseCertificate(*caText); err != nil {
+			return refuse("Invalid CA certificate: " + err.Error())
+		}
+		if cert.CheckSignatureFrom(said) != nil {
+			return refuse("The certificate was not signed by the CA certificate.")
+		}
+	}
+	for _, own := range c.authority.issuers() {
+		if (said == nil || bytes.Equal(said.Raw, own.Raw)) && cert.CheckSignatureFrom(own) == nil {
+			return "", iot.CertificateModeDefault, nil
+		}
+	}
+	signers, err := c.signersOf(ctx, cert)
+	if err != nil {
+		return "", "", err
+	}
+	if said != nil {
+		signers = slices.DeleteFunc(signers, func(s signer) bool { return !bytes.Equal(s.der, said.Raw) })
+	}
+	switch {
+	case len(signers) == 0 && said != nil:
+		return refuse("The CA certificate is not registered.")
+	case len(signers) == 0:
+		return refuse("The certificate was signed by no CA certificate that is registered. Use RegisterCertificateWithoutCA.")
+	case len(signers) > 1:
+		return "", "", &iot.CertificateConflictException{Message: "Several registered CA certificates may have signed the certificate: give the one that did as caCertificatePem."}
+	case signers[0].status != iot.CACertificateStatusActive:
+		return "", "", &iot.CertificateStateException{Message: "The CA certificate " + signers[0].id + " is " + signers[0].status + "."}
+	}
+	return signers[0].id, signers[0].mode, nil
 }
 
 // RegisterCertificateWithoutCA registers a certificate of any issuer, or self-signed.
@@ -61,7 +91,7 @@ func (c *Certificates) RegisterCertificateWithoutCA(ctx context.Context, in *iot
 	if err != nil {
 		return nil, err
 	}
-	id, err := c.register(ctx, cert, status, iot.CertificateModeSniOnly)
+	id, err := c.register(ctx, cert, status, iot.CertificateModeSniOnly, "")
 	if err != nil {
 		return nil, err
 	}
@@ -99,13 +129,16 @@ func (c *Certificates) acceptable(text string) (*x509.Certificate, error) {
 	if err := strongKey(cert.PublicKey); err != nil {
 		return nil, refuse(err.Error())
 	}
+	if err := clientUsage(cert); err != nil {
+		return nil, refuse(err.Error())
+	}
 	return cert, nil
 }
 
-func (c *Certificates) register(ctx context.Context, cert *x509.Certificate, status, mode string) (id string, err error) {
+func (c *Certificates) register(ctx context.Context, cert *x509.Certificate, status, mode, caID string) (id string, err error) {
 	id = CertificateID(cert)
 	err = c.add(ctx, &record{
-		id: id, der: cert.Raw, status: status, mode: mode,
+		id: id, der: cert.Raw, status: status, mode: mode, caID: caID,
 		notBefore: cert.NotBefore.UnixMilli(), notAfter: cert.NotAfter.UnixMilli(),
 	})
 	if errors.Is(err, store.ErrConflict) {

@@ -62,6 +62,29 @@ func (s *ServerCertificates) TLS() *tls.Config {
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: s.GetCertificate,
 		ClientAuth:     tls.RequireAnyClientCert,
+		// Also for doors that only ask for a certificate; what comes back from a resumed session has been here before.
+		VerifyPeerCertificate: boundedChain,
+	}
+}
+
+// What a client may show: its certificate and those of its authorities.
+const (
+	maxChain      = 5
+	maxChainBytes = 16 << 10
+)
+
+// boundedChain refuses, with the alert bad_certificate, a client that shows more certificates than anybody needs.
+func boundedChain(chain [][]byte, _ [][]*x509.Certificate) error {
+	size := 0
+	for _, der := range chain {
+		size += len(der)
+	}
+	if len(chain) <= maxChain && size <= maxChainBytes {
+		return nil
+	}
+	return &RefusedError{
+		CertificateID: certificateID(chain[0]), Reason: ReasonUnacceptable,
+		Detail: fmt.Sprintf("the client shows %d certificates of %d bytes, more than %d or than %d bytes", len(chain), size, maxChain, maxChainBytes),
 	}
 }
 

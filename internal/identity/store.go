@@ -34,8 +34,8 @@ func selectCertificate(tx store.Tx, id string) (*record, error) {
 }
 
 func selectStanding(tx store.Tx, id string) (s standing, err error) {
-	err = tx.QueryRow(`SELECT status, not_before, not_after, claim FROM certificate WHERE id = $1`, id).
-		Scan(&s.status, &s.notBefore, &s.notAfter, &s.claim)
+	err = tx.QueryRow(`SELECT status, not_before, not_after, claim, ca_id FROM certificate WHERE id = $1`, id).
+		Scan(&s.status, &s.notBefore, &s.notAfter, &s.claim, &s.caID)
 	return s, err
 }
 
@@ -56,15 +56,19 @@ func selectExpired(tx store.Tx, now int64, limit int) ([]string, error) {
 	return collect(rows, err, func(s *string) []any { return []any{s} })
 }
 
-// selectCertificates pages by (created, id), without claims.
-func selectCertificates(tx store.Tx, after *pageKey, ascending bool, limit int) ([]record, error) {
+// selectCertificates pages by (created, id), without claims; with a caID those alone that it signed.
+func selectCertificates(tx store.Tx, caID string, after *pageKey, ascending bool, limit int) ([]record, error) {
 	order, compare := "DESC", "<"
 	if ascending {
 		order, compare = "ASC", ">"
 	}
 	query, args := `SELECT id, status, mode, created FROM certificate WHERE claim = ''`, []any{limit}
+	if caID != "" {
+		query += ` AND ca_id <> '' AND ca_id = $2`
+		args = append(args, caID)
+	}
 	if after != nil {
-		query += ` AND (created, id) ` + compare + ` ($2, $3)`
+		query += fmt.Sprintf(` AND (created, id) %s ($%d, $%d)`, compare, len(args)+1, len(args)+2)
 		args = append(args, after.created, after.id)
 	}
 	rows, err := tx.Query(query+fmt.Sprintf(` ORDER BY created %s, id %s LIMIT $1`, order, order), args...)

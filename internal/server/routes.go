@@ -54,14 +54,27 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, iot.UpdateThingGroupsForThing, r.registry.UpdateThingGroupsForThing)
 	api.Handle(s, iot.UpdateThingType, r.registry.UpdateThingType)
 
-	// Certificates.
+	// Certificates, and the authorities that signed them.
+	api.Handle(s, iot.AcceptCertificateTransfer, r.certificates.AcceptCertificateTransfer)
+	api.Handle(s, iot.CancelCertificateTransfer, r.certificates.CancelCertificateTransfer)
 	api.Handle(s, iot.CreateCertificateFromCsr, r.certificates.CreateCertificateFromCsr)
 	api.Handle(s, iot.CreateKeysAndCertificate, r.certificates.CreateKeysAndCertificate)
+	api.Handle(s, iot.DeleteCACertificate, r.certificates.DeleteCACertificate)
 	api.Handle(s, iot.DeleteCertificate, r.certificates.DeleteCertificate)
+	api.Handle(s, iot.DeleteRegistrationCode, r.certificates.DeleteRegistrationCode)
+	api.Handle(s, iot.DescribeCACertificate, r.certificates.DescribeCACertificate)
 	api.Handle(s, iot.DescribeCertificate, r.certificates.DescribeCertificate)
+	api.Handle(s, iot.GetRegistrationCode, r.certificates.GetRegistrationCode)
+	api.Handle(s, iot.ListCACertificates, r.certificates.ListCACertificates)
 	api.Handle(s, iot.ListCertificates, r.certificates.ListCertificates)
+	api.Handle(s, iot.ListCertificatesByCA, r.certificates.ListCertificatesByCA)
+	api.Handle(s, iot.ListOutgoingCertificates, r.certificates.ListOutgoingCertificates)
+	api.Handle(s, iot.RegisterCACertificate, r.certificates.RegisterCACertificate)
 	api.Handle(s, iot.RegisterCertificate, r.certificates.RegisterCertificate)
 	api.Handle(s, iot.RegisterCertificateWithoutCA, r.certificates.RegisterCertificateWithoutCA)
+	api.Handle(s, iot.RejectCertificateTransfer, r.certificates.RejectCertificateTransfer)
+	api.Handle(s, iot.TransferCertificate, r.certificates.TransferCertificate)
+	api.Handle(s, iot.UpdateCACertificate, r.certificates.UpdateCACertificate)
 	api.Handle(s, iot.UpdateCertificate, r.certificates.UpdateCertificate)
 
 	// Policies.

@@ -154,6 +154,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		Account: acct, DB: db, Issuer: r.certificates, Certificates: r.certificates, Things: r.registry, Groups: r.registry,
 		BillingGroups: r.registry, Policies: r.policies, Publisher: late, Tags: r.registry, Hook: functions, Log: log,
 	})
+	r.certificates.UseJustInTime(r.templates, late, r.registry)
 	s.background(r.templates.Run)
 	cfg.Shadow.Limits, cfg.Shadow.Log = cfg.Limits, log
 	r.shadows = shadow.New(db, r.registry, late, cfg.Shadow)
@@ -195,8 +196,9 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		TLS: certificates.TLS(), Log: log, Metrics: metrics,
 		HTTP: door.Device(api.Devices{
 			Principals: r.certificates, Policies: r.policies, Authorizers: httpAuthorizers{r.authorizers, r.domains}, Domains: httpDomains{r.domains},
+			JustInTime: r.certificates,
 		}),
-		Domains: r.domains, Authorizers: mqttAuthorizers{r.authorizers}, Signatures: door,
+		Domains: r.domains, Authorizers: mqttAuthorizers{r.authorizers}, Signatures: door, JustInTime: r.certificates,
 		Denied: provisioningDenied(r.templates),
 	})
 	if err != nil {

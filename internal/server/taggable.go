@@ -16,6 +16,10 @@ func (r *rooms) taggable() map[string]registry.Exists {
 			_, err := r.authorizers.DescribeAuthorizer(ctx, &iot.DescribeAuthorizerRequest{AuthorizerName: name})
 			return err
 		},
+		"cacert": func(ctx context.Context, id string) error {
+			_, err := r.certificates.DescribeCACertificate(ctx, &iot.DescribeCACertificateRequest{CertificateId: id})
+			return err
+		},
 		"domainconfiguration": func(ctx context.Context, name string) error { // NAME/SUFFIX
 			configuration, _, _ := strings.Cut(name, "/")
 			out, err := r.domains.DescribeDomainConfiguration(ctx, &iot.DescribeDomainConfigurationRequest{DomainConfigurationName: configuration})

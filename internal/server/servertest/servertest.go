@@ -35,6 +35,7 @@ type Node struct {
 	Config            server.Config
 	AccessKey, Secret string
 	Roots             *x509.CertPool
+	ServerName        string // what clients ask for (SNI); "" for the address alone
 
 	stop func() error // nil: it is another process
 }
@@ -204,5 +205,5 @@ func PolicyDocument(account string, statements ...string) string {
 
 // ClientTLS is the TLS configuration of a device.
 func (n *Node) ClientTLS(id Identity) *tls.Config {
-	return &tls.Config{RootCAs: n.Roots, Certificates: []tls.Certificate{id.TLS}, MinVersion: tls.VersionTLS12}
+	return &tls.Config{RootCAs: n.Roots, Certificates: []tls.Certificate{id.TLS}, MinVersion: tls.VersionTLS12, ServerName: n.ServerName}
 }
