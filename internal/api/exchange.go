@@ -188,11 +188,16 @@ func (x *exchange) call(e *endpoint, labels []string, p aws.Principal) {
 	}
 	defer func() { <-x.s.running }()
 	ctx = aws.WithCaller(ctx, &aws.Caller{Principal: p, Account: x.s.account.ID, SourceIP: x.sourceIP(), RequestID: x.id})
+	var warnings aws.Warnings
+	ctx = aws.WithWarnings(ctx, &warnings)
 	in := wire.Request{Labels: labels, Query: x.query, Header: x.r.Header, Body: x.body}
 	out := wire.Response{Status: http.StatusOK}
 	if err := e.serve(ctx, &in, &out); err != nil {
 		x.fail(err)
 		return
+	}
+	for _, w := range warnings.List() {
+		x.w.Header().Add("X-Flotilla-Warning", w) // SDKs don't look at it
 	}
 	x.answer(out.Status, out.Body)
 }

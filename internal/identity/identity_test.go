@@ -65,6 +65,10 @@ func (r *registry) ListPrincipalThings(_ context.Context, in *iot.ListPrincipalT
 	return &iot.ListPrincipalThingsResponse{Things: r.things[in.Principal]}, nil
 }
 
+func (r *registry) ListPrincipalThingsV2(context.Context, *iot.ListPrincipalThingsV2Request) (*iot.ListPrincipalThingsV2Response, error) {
+	return &iot.ListPrincipalThingsV2Response{}, nil
+}
+
 func (r *registry) PolicyThing(context.Context, string, string) (*lang.Thing, error) { return nil, nil }
 
 func (r *registry) ThingGroupsOfPrincipal(context.Context, string) ([]string, error) { return nil, nil }
@@ -521,6 +525,14 @@ func TestPolicyVariablesOfCertificate(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
+	if d := cmp.Diff(want, identity.PolicyCertificate(leaf)); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(want, must[*lang.Certificate](t)(w.PolicyCertificate(ctx, want.ID))); d != "" {
+		t.Error(d)
+	}
+	_, err = w.PolicyCertificate(ctx, "00")
+	wantError[*iot.ResourceNotFoundException](t, err, "")
 }
 
 func BenchmarkIdentify(b *testing.B) {

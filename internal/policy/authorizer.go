@@ -307,6 +307,11 @@ func (a *authorizer) load(ctx context.Context) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(deps) > 0 && (st.conn.Thing == nil || !st.conn.Thing.Attached) {
+		if st.conn.Thing, err = p.exclusiveThing(ctx, a.principal.ARN, st.conn.Thing); err != nil {
+			return nil, err
+		}
+	}
 	st.deps = append(st.deps, deps...)
 	for _, n := range names {
 		st.deps = append(st.deps, dependency{kindPolicy, n})

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,20 +23,11 @@ func (p *Policies) GetEffectivePolicies(ctx context.Context, in *iot.GetEffectiv
 	}
 	var targets []string
 	if in.Principal != nil {
-		if err := p.principalOnly(*in.Principal); err != nil {
+		list, err := p.targetsOf(ctx, *in.Principal, in.ThingName == nil)
+		if err != nil {
 			return nil, err
 		}
-		if _, err := p.target(ctx, *in.Principal); err != nil {
-			return nil, err
-		}
-		targets = append(targets, *in.Principal)
-		if in.ThingName == nil {
-			groups, err := p.things.ThingGroupsOfPrincipal(ctx, *in.Principal)
-			if err != nil {
-				return nil, err
-			}
-			targets = append(targets, groups...)
-		}
+		targets = list
 	}
 	if in.ThingName != nil {
 		groups, err := p.groupsOfThing(ctx, *in.ThingName)
@@ -57,6 +49,23 @@ func (p *Policies) GetEffectivePolicies(ctx context.Context, in *iot.GetEffectiv
 		out.EffectivePolicies = append(out.EffectivePolicies, &iot.EffectivePolicy{PolicyName: &n, PolicyArn: new(p.arn(n)), PolicyDocument: &text})
 	}
 	return out, nil
+}
+
+// targetsOf gives the ARNs whose policies govern a principal: a certificate and, with groups, the groups of its things;
+// or a thing group and its parents.
+func (p *Policies) targetsOf(ctx context.Context, principal string, groups bool) ([]string, error) {
+	if _, err := p.target(ctx, principal); err != nil {
+		return nil, err
+	}
+	if group, ok := strings.CutPrefix(principal, p.account.ARN("iot", groupTarget)); ok {
+		parents, err := p.parents(ctx, group)
+		return append(parents, principal), err
+	}
+	if !groups {
+		return []string{principal}, nil
+	}
+	list, err := p.things.ThingGroupsOfPrincipal(ctx, principal)
+	return append(list, principal), err
 }
 
 // groupsOfThing gives the ARNs of the groups that a thing is in, and of their parents.
@@ -90,8 +99,8 @@ var actionsOf = map[string]string{
 	iot.ActionTypeSubscribe: "iot:Subscribe", iot.ActionTypeReceive: "iot:Receive",
 }
 
-// TestAuthorization tells for each action and its resources what the policies of the principal would decide, with
-// policies added or left out. An AuthInfo with several resources is allowed when all of them are.
+// TestAuthorization tells for each action and its resources what the policies of the principal, a certificate or a
+// thing group, would decide, with policies added or left out. An AuthInfo with several resources is allowed when all of them are.
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_TestAuthorization.html
 func (p *Policies) TestAuthorization(ctx context.Context, in *iot.TestAuthorizationRequest) (*iot.TestAuthorizationResponse, error) {
 	if in.CognitoIdentityPoolId != nil {
@@ -102,24 +111,12 @@ func (p *Policies) TestAuthorization(ctx context.Context, in *iot.TestAuthorizat
 		conn.ClientID = *in.ClientId
 	}
 	var names []string
-	var err error
 	if in.Principal != nil {
-		if err := p.principalOnly(*in.Principal); err != nil {
+		s, err := p.subjectOf(ctx, *in.Principal, conn)
+		if err != nil {
 			return nil, err
 		}
-		if _, err := p.target(ctx, *in.Principal); err != nil {
-			return nil, err
-		}
-		if names, _, err = p.inForce(ctx, *in.Principal); err != nil {
-			return nil, err
-		}
-		_, id, _ := strings.Cut(*in.Principal, ":cert/")
-		conn.Certificate = &lang.Certificate{ID: id}
-		if conn.ClientID != "" {
-			if conn.Thing, err = p.things.PolicyThing(ctx, conn.ClientID, *in.Principal); err != nil {
-				return nil, err
-			}
-		}
+		names = s.names
 	}
 	names = append(names, in.PolicyNamesToAdd...)
 	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(in.PolicyNamesToSkip, n) })
@@ -157,12 +154,18 @@ func (p *Policies) test(conn *lang.Connection, info *iot.AuthInfo, names []strin
 	if action == "" {
 		return nil, &iot.InvalidRequestException{Message: "actionType is required"}
 	}
-	allowing, denying := map[string]bool{}, map[string]bool{}
+	allowing, denying, missing := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	decision := iot.AuthDecisionAllowed
 	for _, resource := range info.Resources {
 		allowed, denied := false, false
 		for i, s := range sets {
-			switch s.Evaluate(conn, action, resource).Effect {
+			e := s.Explain(conn, action, resource)
+			for _, v := range e.Variables {
+				if len(v.Values) == 0 {
+					missing[v.Name] = true
+				}
+			}
+			switch e.Decision.Effect {
 			case lang.Allow:
 				allowed, allowing[names[i]] = true, true
 			case lang.ExplicitDeny:
@@ -185,9 +188,10 @@ func (p *Policies) test(conn *lang.Connection, info *iot.AuthInfo, names []strin
 		return out
 	}
 	return &iot.AuthResult{
-		AuthInfo:     info,
-		AuthDecision: &decision,
-		Allowed:      &iot.Allowed{Policies: list(func(n string) bool { return allowing[n] })},
+		AuthInfo:             info,
+		AuthDecision:         &decision,
+		MissingContextValues: slices.Sorted(maps.Keys(missing)),
+		Allowed:              &iot.Allowed{Policies: list(func(n string) bool { return allowing[n] })},
 		Denied: &iot.Denied{
 			ExplicitDeny: &iot.ExplicitDeny{Policies: list(func(n string) bool { return denying[n] })},
 			ImplicitDeny: &iot.ImplicitDeny{Policies: list(func(n string) bool { return !allowing[n] && !denying[n] })},

@@ -38,6 +38,8 @@ type Principals interface {
 	Standing(ctx context.Context, certificateID string) (active bool, claimTemplate string, err error)
 	// DescribeCertificate gives a ResourceNotFoundException for one that does not exist.
 	DescribeCertificate(context.Context, *iot.DescribeCertificateRequest) (*iot.DescribeCertificateResponse, error)
+	// PolicyCertificate gives what policies may ask of a certificate that is registered.
+	PolicyCertificate(ctx context.Context, certificateID string) (*lang.Certificate, error)
 }
 
 // Things is what this room asks of the registry.
@@ -49,6 +51,7 @@ type Things interface {
 	// all parents of those groups.
 	ThingGroupsOfPrincipal(ctx context.Context, principalARN string) ([]string, error)
 	ListPrincipalThings(context.Context, *iot.ListPrincipalThingsRequest) (*iot.ListPrincipalThingsResponse, error)
+	ListPrincipalThingsV2(context.Context, *iot.ListPrincipalThingsV2Request) (*iot.ListPrincipalThingsV2Response, error)
 }
 
 // Groups is what this room asks of the registry about thing groups.
@@ -163,6 +166,7 @@ func (p *Policies) CreatePolicy(ctx context.Context, in *iot.CreatePolicyRequest
 	if err != nil {
 		return nil, err
 	}
+	p.advise(ctx, in.PolicyName, in.PolicyDocument)
 	return &iot.CreatePolicyResponse{
 		PolicyName: &in.PolicyName, PolicyArn: new(p.arn(in.PolicyName)), PolicyDocument: &in.PolicyDocument, PolicyVersionId: new("1"),
 	}, nil

@@ -36,6 +36,7 @@ type neighbours struct {
 	thing     *lang.Thing
 	groups    map[string][]string // group name -> its parents' names
 	member    []string            // groups of the thing
+	exclusive bool                // thing has the certificate to itself
 	others    int                 // of the things attached to the principal, besides thing
 	tags      map[string][]*iot.Tag
 	failing   error
@@ -103,6 +104,18 @@ func (n *neighbours) ListPrincipalThings(_ context.Context, in *iot.ListPrincipa
 		out.Things, out.NextToken = out.Things[:size], new("more")
 	}
 	return out, nil
+}
+
+func (n *neighbours) ListPrincipalThingsV2(_ context.Context, in *iot.ListPrincipalThingsV2Request) (*iot.ListPrincipalThingsV2Response, error) {
+	out := &iot.ListPrincipalThingsV2Response{}
+	if n.exclusive && n.thing != nil && in.Principal == cert && *in.ThingPrincipalType == iot.ThingPrincipalTypeExclusiveThing {
+		out.PrincipalThingObjects = []*iot.PrincipalThingObject{{ThingName: n.thing.Name}}
+	}
+	return out, nil
+}
+
+func (n *neighbours) PolicyCertificate(_ context.Context, id string) (*lang.Certificate, error) {
+	return &lang.Certificate{ID: id, SerialNumber: "77", Subject: map[string][]string{"CommonName": {"dev-1"}}}, nil
 }
 
 func (n *neighbours) TagResource(_ context.Context, in *iot.TagResourceRequest) (*iot.TagResourceResponse, error) {

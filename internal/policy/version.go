@@ -46,6 +46,7 @@ func (p *Policies) CreatePolicyVersion(ctx context.Context, in *iot.CreatePolicy
 	if err != nil {
 		return nil, err
 	}
+	p.advise(ctx, in.PolicyName, in.PolicyDocument)
 	return &iot.CreatePolicyVersionResponse{
 		PolicyArn: new(p.arn(in.PolicyName)), PolicyDocument: &in.PolicyDocument, PolicyVersionId: versionID(number), IsDefaultVersion: &asDefault,
 	}, nil

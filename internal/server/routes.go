@@ -148,6 +148,8 @@ func route(s *api.Server, r *rooms) {
 	// Messages and connections.
 	data := r.gateway.DataPlane()
 	api.Handle(s, flotilla.ExplainClient, r.gateway.ExplainClient)
+	api.Handle(s, flotilla.SimulatePolicy, r.policies.SimulatePolicy)
+	api.Handle(s, flotilla.LintPolicies, r.policies.LintPolicies)
 	api.Handle(s, iotdata.DeleteConnection, data.DeleteConnection)
 	api.Handle(s, iotdata.GetConnection, data.GetConnection)
 	api.Handle(s, iotdata.GetRetainedMessage, data.GetRetainedMessage)

@@ -10,5 +10,14 @@ import (
 var (
 	textClientId            = &wire.Text{Min: 1, Max: 256}
 	numberExplainMaxResults = &wire.Number{Min: 1, Max: 100, HasMin: true, HasMax: true}
+	numberPageSize          = &wire.Number{Min: 1, Max: 250, HasMin: true, HasMax: true}
+	textPolicyDocument      = &wire.Text{Max: 404600}
+	textPolicyName          = &wire.Text{Min: 1, Max: 128}
+	sizePolicyNames         = &wire.Size{Max: 100}
 	textProvisioningKey     = &wire.Text{Min: 1, Max: 1024}
+	textShortText           = &wire.Text{Max: 2048}
+	sizeShortTexts          = &wire.Size{Max: 100}
+	sizeSimulatedPolicies   = &wire.Size{Max: 100}
+	sizeSimulationQuestions = &wire.Size{Min: 1, Max: 100}
+	textToken               = &wire.Text{Max: 1024}
 )

@@ -47,3 +47,24 @@ func (e *InvalidRequestException) AppendJSON(b []byte) []byte {
 	b = wire.AppendString(wire.AppendName(b, `"message":`), e.Message)
 	return append(b, '}')
 }
+
+// ResourceNotFoundException is answered with status 404.
+type ResourceNotFoundException struct {
+	Message string `json:"message,omitempty"`
+}
+
+// Error is the message.
+func (e *ResourceNotFoundException) Error() string { return e.Message }
+
+// ErrorCode implements aws.Exception.
+func (e *ResourceNotFoundException) ErrorCode() string { return "ResourceNotFoundException" }
+
+// StatusCode implements aws.Exception.
+func (e *ResourceNotFoundException) StatusCode() int { return 404 }
+
+// AppendJSON implements aws.Exception.
+func (e *ResourceNotFoundException) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendString(wire.AppendName(b, `"message":`), e.Message)
+	return append(b, '}')
+}

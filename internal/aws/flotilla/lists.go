@@ -15,7 +15,40 @@ func encodeClientRefusals(b []byte, list []*ClientRefusal) []byte {
 	return append(b, ']')
 }
 
+func encodeLintFindings(b []byte, list []*LintFinding) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
 func encodeNodeIds(b []byte, list []string) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = wire.AppendString(b, v)
+	}
+	return append(b, ']')
+}
+
+func decodePolicyNames(d *wire.Decoder) []string {
+	if !d.Array() {
+		return nil
+	}
+	out := []string{}
+	for d.Next() {
+		if v, ok := d.String(nil); ok {
+			out = append(out, v)
+		}
+	}
+	d.CheckSize(sizePolicyNames, len(out))
+	d.CheckElements(textPolicyName, out)
+	return out
+}
+
+func encodePolicyNames(b []byte, list []string) []byte {
 	b = append(b, '[')
 	for _, v := range list {
 		b = wire.AppendComma(b)
@@ -48,6 +81,89 @@ func encodeProvisioningSteps(b []byte, list []*ProvisioningStep) []byte {
 	for _, v := range list {
 		b = wire.AppendComma(b)
 		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
+func decodeShortTexts(d *wire.Decoder) []string {
+	if !d.Array() {
+		return nil
+	}
+	out := []string{}
+	for d.Next() {
+		if v, ok := d.String(nil); ok {
+			out = append(out, v)
+		}
+	}
+	d.CheckSize(sizeShortTexts, len(out))
+	d.CheckElements(textShortText, out)
+	return out
+}
+
+func decodeSimulatedPolicies(d *wire.Decoder) []*SimulatedPolicy {
+	if !d.Array() {
+		return nil
+	}
+	out := []*SimulatedPolicy{}
+	for d.Next() {
+		if !d.Null() {
+			e := new(SimulatedPolicy)
+			e.decode(d)
+			out = append(out, e)
+		}
+	}
+	d.CheckSize(sizeSimulatedPolicies, len(out))
+	return out
+}
+
+func decodeSimulationQuestions(d *wire.Decoder) []*SimulationQuestion {
+	if !d.Array() {
+		return nil
+	}
+	out := []*SimulationQuestion{}
+	for d.Next() {
+		if !d.Null() {
+			e := new(SimulationQuestion)
+			e.decode(d)
+			out = append(out, e)
+		}
+	}
+	d.CheckSize(sizeSimulationQuestions, len(out))
+	return out
+}
+
+func encodeSimulationStatements(b []byte, list []*SimulationStatement) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
+func encodeSimulationVariables(b []byte, list []*SimulationVariable) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
+func encodeSimulations(b []byte, list []*Simulation) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
+func encodeStrings(b []byte, list []string) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = wire.AppendString(b, v)
 	}
 	return append(b, ']')
 }

@@ -12,12 +12,16 @@ func Routes() []aws.Route { return routes[:] }
 var routes = [...]aws.Route{
 	{Service: "flotilla", Name: "ExplainClient", Method: "GET", Path: "/explain/client/{clientId}"},
 	{Service: "flotilla", Name: "ExplainProvisioning", Method: "GET", Path: "/explain/provisioning/{key}"},
+	{Service: "flotilla", Name: "LintPolicies", Method: "GET", Path: "/policies/lint"},
+	{Service: "flotilla", Name: "SimulatePolicy", Method: "POST", Path: "/policies/simulate"},
 }
 
 // The operations of the service.
 var (
 	ExplainClient       = aws.Operation[ExplainClientRequest, ExplainClientResponse]{Route: &routes[0], Read: readExplainClientRequest, Write: writeExplainClientResponse, Invalid: invalidRequest}
 	ExplainProvisioning = aws.Operation[ExplainProvisioningRequest, ExplainProvisioningResponse]{Route: &routes[1], Read: readExplainProvisioningRequest, Write: writeExplainProvisioningResponse, Invalid: invalidRequest}
+	LintPolicies        = aws.Operation[LintPoliciesRequest, LintPoliciesResponse]{Route: &routes[2], Read: readLintPoliciesRequest, Write: writeLintPoliciesResponse, Invalid: invalidRequest}
+	SimulatePolicy      = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[3], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
 )
 
 func invalidRequest(message string) error { return &InvalidRequestException{Message: message} }

@@ -70,3 +70,30 @@ func otherName(lower string) string {
 	}
 	return ""
 }
+
+// ResourceARN completes a resource as people write it, "a/b" or "topic/a/b", to the ARN that an action is asked about.
+// What is "*" or begins with "arn:" stays as it is. prefix is the ARN up to the resource, "arn:aws:iot:us-east-1:123456789012:".
+func ResourceARN(prefix, action, text string) string {
+	if text == "*" || strings.HasPrefix(text, "arn:") {
+		return text
+	}
+	a, ok := ActionNamed(action)
+	if !ok || a.Resource == "" || hasKind(text) {
+		return prefix + text
+	}
+	return prefix + a.Resource + "/" + text
+}
+
+// hasKind tells whether a text begins with the kind of a resource.
+func hasKind(text string) bool {
+	kind, _, ok := strings.Cut(text, "/")
+	if !ok {
+		return false
+	}
+	for _, a := range actions {
+		if a.Resource == kind {
+			return true
+		}
+	}
+	return false
+}
