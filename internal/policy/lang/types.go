@@ -15,6 +15,10 @@ type Connection struct {
 	Thing             *Thing       // the thing whose name is the client id, or that has the certificate to itself; nil when there is none
 	Certificate       *Certificate // nil when the connection has not authenticated with a certificate
 	Time              time.Time    // aws:CurrentTime, aws:EpochTime; the zero time = not known
+
+	// Lookup gives the values of the keys that are not named above, in lower case ("aws:username"); nil when they
+	// have none. It is for requests of the AWS APIs, which have other keys than devices; nil = there are none.
+	Lookup func(key string) []string
 }
 
 // Thing is the registry's thing whose name equals the client id of the connection. A thing to which the certificate

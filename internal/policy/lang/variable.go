@@ -22,6 +22,7 @@ type variableKind uint8
 
 const (
 	unknownVariable variableKind = iota
+	lookedUp // by Connection.Lookup
 	sourceIP
 	currentTime
 	epochTime
@@ -81,7 +82,7 @@ var (
 const thingAttributePrefix = "iot:connection.thing.attributes["
 
 // variableOf compiles a key. Keys are compared without case, as in IAM, but for the names of thing attributes.
-// A key that is not known has no value.
+// A key that is not known has the values that Connection.Lookup gives.
 func variableOf(key string) variable {
 	lower := strings.ToLower(key)
 	if k, ok := simpleVariables[lower]; ok {
@@ -113,7 +114,15 @@ func variableOf(key string) variable {
 		}
 		return variable{}
 	}
-	return variable{}
+	return variable{kind: lookedUp, name: lower}
+}
+
+// lookup asks for a key that the connection does not have by itself.
+func (c *Connection) lookup(key string) []string {
+	if c == nil || c.Lookup == nil {
+		return nil
+	}
+	return c.Lookup(key)
 }
 
 // thing is the connection's thing if its variables have values: the thing is attached to the principal, its name
@@ -181,6 +190,10 @@ func escapeName(s string) string {
 // text gives the value of a variable; ok is false when it has none.
 func (v *variable) text(c *Connection) (value string, ok bool) {
 	switch v.kind {
+	case lookedUp:
+		if values := c.lookup(v.name); len(values) == 1 {
+			value = values[0]
+		}
 	case sourceIP:
 		value = c.SourceIP
 	case clientID:
@@ -246,6 +259,8 @@ func (v *variable) texts(c *Connection, to []string) []string {
 		}
 	case v.kind == availableKeys:
 		to = c.availableKeys(to)
+	case v.kind == lookedUp:
+		to = append(to, c.lookup(v.name)...)
 	case v.list:
 		for _, s := range c.attribute(v) {
 			if !substitutable(s) {
