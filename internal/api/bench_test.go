@@ -51,7 +51,7 @@ func (s *sink) WriteHeader(status int)      { s.status = status }
 
 // BenchmarkSigned is a signed request through the door, verification included.
 func BenchmarkSigned(b *testing.B) {
-	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}})
+	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}, Permissions: everything{}})
 	api.Handle(s, iot.CreateThing, func(_ context.Context, in *iot.CreateThingRequest) (*iot.CreateThingResponse, error) {
 		return &iot.CreateThingResponse{ThingName: &in.ThingName}, nil
 	})
@@ -71,7 +71,7 @@ func BenchmarkSigned(b *testing.B) {
 
 // BenchmarkDevicePublish is what a device's HTTPS publish costs without TLS.
 func BenchmarkDevicePublish(b *testing.B) {
-	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}})
+	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}, Permissions: everything{}})
 	api.Handle(s, iotdata.Publish, func(context.Context, *iotdata.PublishRequest) (*iotdata.PublishResponse, error) {
 		return &iotdata.PublishResponse{}, nil
 	})

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 
 	"flotilla/internal/aws"
@@ -27,9 +28,11 @@ type exchange struct {
 	rawQuery string
 	query    url.Values
 	body     []byte
-	service  *service  // nil while it is not known
-	endpoint *endpoint // nil while it is not known
-	status   int       // 0 until it is answered
+	service  *service                  // nil while it is not known
+	endpoint *endpoint                 // nil while it is not known
+	labels   []string                  // of the path, unescaped
+	parsed   map[string]jsontext.Value // members of the body; nil while nobody asked
+	status   int                       // 0 until it is answered
 }
 
 // ServeHTTP serves a caller that signs with an access key.
@@ -66,6 +69,11 @@ func (s *Server) serveSigned(x *exchange, sig *signature) {
 	e, labels := x.service.find(x.r.Method, x.path)
 	if e == nil {
 		x.fail(x.service.unknown(x.r.Method, x.path))
+		return
+	}
+	x.endpoint, x.labels = e, labels
+	if err := x.authorize(principal, sig.region); err != nil {
+		x.fail(err)
 		return
 	}
 	x.call(e, labels, principal)
@@ -175,7 +183,7 @@ func (s *service) unknown(method, path string) error {
 
 // call runs the operation and answers.
 func (x *exchange) call(e *endpoint, labels []string, p aws.Principal) {
-	x.endpoint = e
+	x.endpoint, x.labels = e, labels
 	if e.serve == nil {
 		x.fail(&aws.CommonError{Status: http.StatusNotImplemented, Code: "NotImplementedException", Message: "The operation " + e.Name + " is not implemented."})
 		return

@@ -18,7 +18,7 @@ import (
 func FuzzSignature(f *testing.F) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	reached := false
-	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}, Now: func() time.Time { return at }})
+	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}, Permissions: everything{}, Now: func() time.Time { return at }})
 	api.Handle(s, iot.ListThings, func(context.Context, *iot.ListThingsRequest) (*iot.ListThingsResponse, error) {
 		reached = true
 		return &iot.ListThingsResponse{}, nil
@@ -53,7 +53,7 @@ func FuzzSignature(f *testing.F) {
 
 // FuzzDecoder: whatever comes, decoding ends with a request or an exception.
 func FuzzDecoder(f *testing.F) {
-	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}})
+	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}, Permissions: everything{}})
 	api.Handle(s, iotdata.Publish, func(context.Context, *iotdata.PublishRequest) (*iotdata.PublishResponse, error) {
 		return &iotdata.PublishResponse{}, nil
 	})

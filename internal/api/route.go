@@ -27,7 +27,7 @@ type node struct {
 func newService(title string, routes []aws.Route) *service {
 	s := &service{title: title, byName: map[string]*endpoint{}, methods: map[string]*node{}}
 	for i := range routes {
-		e := &endpoint{Route: &routes[i]}
+		e := &endpoint{Route: &routes[i], labels: labelsOf(routes[i].Path)}
 		s.endpoints = append(s.endpoints, e)
 		s.byName[e.Name] = e
 		root := s.methods[e.Method]
@@ -38,6 +38,16 @@ func newService(title string, routes []aws.Route) *service {
 		root.add(e)
 	}
 	return s
+}
+
+// labelsOf names the labels of a path.
+func labelsOf(path string) (names []string) {
+	for seg := range strings.SplitSeq(path, "/") {
+		if name, ok := strings.CutPrefix(seg, "{"); ok {
+			names = append(names, strings.TrimSuffix(strings.TrimSuffix(name, "}"), "+"))
+		}
+	}
+	return names
 }
 
 // add enters a route. A path that ends with a slash is found without it as well:

@@ -51,28 +51,30 @@ type Keys interface {
 
 // Deps are the others that the room works with.
 type Deps struct {
-	Account aws.Account
-	Keys    Keys
-	Log     *slog.Logger         // nil discards
-	Metrics *prometheus.Registry // nil: none
-	Now     func() time.Time     // time.Now when nil
+	Account     aws.Account
+	Keys        Keys
+	Permissions Permissions          // nil: nobody may do anything
+	Log         *slog.Logger         // nil discards
+	Metrics     *prometheus.Registry // nil: none
+	Now         func() time.Time     // time.Now when nil
 }
 
 // Server is the door. It is an http.Handler for callers with access keys.
 // [Handle] is called before the first request; after that the server is safe
 // for concurrent use.
 type Server struct {
-	cfg      Config
-	account  aws.Account
-	keys     Keys
-	log      *slog.Logger
-	now      func() time.Time
-	metrics  *metrics
-	services []*service
-	byScope  map[string]*service
-	reading  chan struct{} // a place for each body that is being read
-	running  chan struct{} // a place for each operation in progress
-	derived  signingKeys
+	cfg         Config
+	account     aws.Account
+	keys        Keys
+	permissions Permissions
+	log         *slog.Logger
+	now         func() time.Time
+	metrics     *metrics
+	services    []*service
+	byScope     map[string]*service
+	reading     chan struct{} // a place for each body that is being read
+	running     chan struct{} // a place for each operation in progress
+	derived     signingKeys
 }
 
 // New makes a server that knows all operations of the AWS services here, and
@@ -85,12 +87,15 @@ func New(cfg Config, d Deps) *Server {
 	if d.Now == nil {
 		d.Now = time.Now
 	}
+	if d.Permissions == nil {
+		d.Permissions = nothing{}
+	}
 	control := newService("AWS IoT control plane", iot.Routes())
 	data := newService("AWS IoT data plane", iotdata.Routes())
 	jobs := newService("AWS IoT jobs data plane", iotjobsdata.Routes())
 	operator := newService("Flotilla, for operators", flotilla.Routes())
 	return &Server{
-		cfg: cfg, account: d.Account, keys: d.Keys, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
+		cfg: cfg, account: d.Account, keys: d.Keys, permissions: d.Permissions, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
 		services: []*service{control, data, jobs, operator},
 		byScope: map[string]*service{
 			"iot": control, "iotdata": data, "iot-jobs-data": jobs, "flotilla": operator,
@@ -105,6 +110,7 @@ func New(cfg Config, d Deps) *Server {
 // endpoint is an operation and what serves it.
 type endpoint struct {
 	*aws.Route
+	labels []string // of the path, in its order
 	// serve decodes, calls the room and encodes; nil while there is no handler.
 	serve func(context.Context, *wire.Request, *wire.Response) error
 }

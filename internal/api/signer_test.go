@@ -46,7 +46,7 @@ func served(t testing.TB, target string) *http.Request {
 
 // TestSigner: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
 func TestSigner(t *testing.T) {
-	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}})
+	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}, Permissions: everything{}})
 	const target = "https://iot.example.com/mqtt"
 	now := time.Now()
 	with := func(r *http.Request, change func(*http.Request)) *http.Request { change(r); return r }
@@ -89,7 +89,7 @@ func TestSigner(t *testing.T) {
 }
 
 func FuzzSigner(f *testing.F) {
-	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}})
+	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}, Permissions: everything{}})
 	good := upgrade(f, "https://iot.example.com/mqtt", "iotdevicegateway", time.Now())
 	f.Add(good.URL.RawQuery, "", "/mqtt")
 	f.Add("", "AWS4-HMAC-SHA256 Credential="+keyID+"/20260101/us-east-1/iotdevicegateway/aws4_request, SignedHeaders=host;x-amz-date, Signature=00", "/mqtt")

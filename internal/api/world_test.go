@@ -23,6 +23,7 @@ import (
 
 	"flotilla/internal/api"
 	"flotilla/internal/aws"
+	"flotilla/internal/policy/lang"
 )
 
 const (
@@ -42,12 +43,50 @@ func (k *keys) AccessKey(_ context.Context, id string) (string, aws.Principal, e
 	return secret, aws.Principal{Type: "user", ID: id, ARN: "arn:aws:iam::123456789012:user/admin"}, nil
 }
 
+// everything lets every key do everything.
+type everything struct{}
+
+func (everything) Authorize(context.Context, aws.Principal, string, string, *lang.Connection) (lang.Decision, error) {
+	return lang.Decision{Effect: lang.Allow}, nil
+}
+
 // world is a door that listens.
 type world struct {
 	*api.Server
-	url  string
-	keys *keys
-	log  *lines
+	url         string
+	keys        *keys
+	permissions *permissions
+	log         *lines
+}
+
+// permissions are those of the key: a policy, by default one that allows everything.
+type permissions struct {
+	mu    sync.Mutex
+	set   *lang.Set
+	err   error
+	asked []string // "action resource"
+}
+
+func (p *permissions) Authorize(_ context.Context, _ aws.Principal, action, resource string, conn *lang.Connection) (lang.Decision, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = append(p.asked, action+" "+resource)
+	if p.set == nil {
+		return lang.Decision{Effect: lang.Allow}, p.err
+	}
+	return p.set.Evaluate(conn, action, resource), p.err
+}
+
+// allow has a policy document decide.
+func (p *permissions) allow(t testing.TB, document string) {
+	t.Helper()
+	d, err := lang.Parse(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.set, p.asked = lang.Compile(lang.Named{Name: "p", Document: d}), nil
 }
 
 // lines is a log.
@@ -70,9 +109,9 @@ func (l *lines) String() string {
 
 func newWorld(t testing.TB, cfg api.Config) *world {
 	t.Helper()
-	w := &world{keys: &keys{}, log: &lines{}}
+	w := &world{keys: &keys{}, permissions: &permissions{}, log: &lines{}}
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	w.Server = api.New(cfg, api.Deps{Account: account, Keys: w.keys, Log: log})
+	w.Server = api.New(cfg, api.Deps{Account: account, Keys: w.keys, Permissions: w.permissions, Log: log})
 	s := httptest.NewUnstartedServer(nil)
 	s.Config = api.HTTPServer(w.Server, cfg, log)
 	s.Start()

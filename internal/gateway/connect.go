@@ -258,7 +258,8 @@ func (g *Gateway) authorizeConnect(c *Connection, a *arrival, p *mqtt.Connect, w
 	case who.vouched != nil:
 		c.auth = g.newGuest(who.vouched, conn)
 	case a.signer != (aws.Principal{}) && who.Principal == a.signer:
-		c.auth = keyHolder{}
+		c.signed = true
+		c.auth, err = g.signatures.Open(ctx, c.who, conn)
 	default:
 		c.auth, err = g.policies.Open(ctx, c.who, conn)
 	}

@@ -39,6 +39,7 @@ type Connection struct {
 	limits        peerLimits
 	connectEpoch  uint64 // of the policies that allowed iot:Connect; owned by watch after the CONNECT
 	leased        bool   // the store knows of the connection
+	signed        bool   // by an access key, which may be withdrawn
 	keepAlive     uint16
 	idleSeconds   uint16 // silence that ends the connection; 0 any
 	version       mqtt.Version

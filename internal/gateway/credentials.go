@@ -63,6 +63,8 @@ type Signatures interface {
 	Signer(r *http.Request) (p aws.Principal, signed bool, err error)
 	// Holds tells whether the access key of p may still be used.
 	Holds(ctx context.Context, p aws.Principal) (bool, error)
+	// Open gives the authorizer of a connection that p signed: what IAM policies of the key's identity allow.
+	Open(ctx context.Context, p aws.Principal, conn *lang.Connection) (lang.Authorizer, error)
 }
 
 // Domains say how the deployment answers under its names.
@@ -252,21 +254,6 @@ func (u *guest) Epoch() (epoch uint64, ok bool) {
 // Cached implements immediate.
 func (u *guest) Cached(action, resource string) (lang.Decision, bool) {
 	return u.Authorize(action, resource), true
-}
-
-// keyHolder is the lang.Authorizer of who signed with an access key: whatever an account's key may do by the API
-// it may do by MQTT.
-type keyHolder struct{}
-
-// Authorize implements lang.Authorizer.
-func (keyHolder) Authorize(string, string) lang.Decision { return lang.Decision{Effect: lang.Allow} }
-
-// Epoch implements immediate.
-func (keyHolder) Epoch() (uint64, bool) { return 1, true }
-
-// Cached implements immediate.
-func (k keyHolder) Cached(action, resource string) (lang.Decision, bool) {
-	return k.Authorize(action, resource), true
 }
 
 // principalID is a principal as lifecycle events and rules show it: a certificate's id, what a custom authorizer

@@ -99,7 +99,10 @@ func (w *world) anonymous(alpn ...string) *tls.Config {
 }
 
 // fakeSignatures knows one key, whose signature is its id.
-type fakeSignatures struct{ revoked atomic.Bool }
+type fakeSignatures struct {
+	revoked  atomic.Bool
+	document string // of the policy; "" allows everything
+}
 
 func (*fakeSignatures) Signer(r *http.Request) (aws.Principal, bool, error) {
 	switch key := r.URL.Query().Get("key"); key {
@@ -113,6 +116,18 @@ func (*fakeSignatures) Signer(r *http.Request) (aws.Principal, bool, error) {
 
 func (f *fakeSignatures) Holds(context.Context, aws.Principal) (bool, error) {
 	return !f.revoked.Load(), nil
+}
+
+func (f *fakeSignatures) Open(_ context.Context, _ aws.Principal, conn *lang.Connection) (lang.Authorizer, error) {
+	text := f.document
+	if text == "" {
+		text = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
+	}
+	d, err := lang.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return lang.Compile(lang.Named{Name: "iam", Document: d}).For(conn), nil
 }
 
 // webSocket opens a WebSocket; its connection speaks MQTT.

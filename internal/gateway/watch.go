@@ -29,7 +29,7 @@ func (w *watch) poke() {
 
 func (w *watch) start(ctx context.Context) {
 	if w.g.bus != nil {
-		for _, kind := range []string{"certificate", "policy", "principal", "thing", "accesskey"} {
+		for _, kind := range []string{"certificate", "policy", "principal", "thing", "accesskey", "identity"} {
 			w.g.bus.OnChange(kind, func(string) { w.poke() })
 		}
 	}
@@ -62,8 +62,7 @@ func (w *watch) run(ctx context.Context) {
 
 // check ends a connection that may no longer be.
 func (w *watch) check(c *Connection) {
-	if _, signed := c.auth.(keyHolder); signed {
-		w.checkKey(c)
+	if c.signed && !w.holdsKey(c) {
 		return
 	}
 	if c.now != nil {
@@ -82,8 +81,8 @@ func (w *watch) check(c *Connection) {
 	c.end(&cause{code: mqtt.NotAuthorized, send: true, reason: reasonForbidden, detail: "iot:Connect is no longer allowed"})
 }
 
-// checkKey ends a connection whose access key may no longer be used.
-func (w *watch) checkKey(c *Connection) {
+// holdsKey ends a connection whose access key may no longer be used, and tells whether it goes on.
+func (w *watch) holdsKey(c *Connection) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	good, err := w.g.signatures.Holds(ctx, c.who)
@@ -95,4 +94,5 @@ func (w *watch) checkKey(c *Connection) {
 		c.deny(Denial{Action: "iot:Connect", Reason: reason, Code: mqtt.NotAuthorized})
 		c.end(&cause{code: mqtt.NotAuthorized, send: true, reason: reasonForbidden, detail: reason})
 	}
+	return err != nil || good
 }

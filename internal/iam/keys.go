@@ -6,7 +6,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"flotilla/internal/aws"
@@ -36,7 +39,8 @@ type Changes interface {
 
 // Config is the room's part of the configuration; its zero value works.
 type Config struct {
-	Passphrase string `name:"iam.passphrase" help:"Seals the secrets of access keys in the store."`
+	Passphrase       string        `name:"iam.passphrase" help:"Seals the secrets of access keys in the store."`
+	LastUsedInterval time.Duration `name:"iam.last-used-interval" default:"30s" help:"How often the times at which access keys were last used are written down."`
 }
 
 // Deps are the others that the room works with.
@@ -44,6 +48,7 @@ type Deps struct {
 	Account aws.Account
 	DB      *store.DB
 	Changes Changes
+	Log     *slog.Logger     // nil discards
 	Now     func() time.Time // time.Now when nil
 }
 
@@ -53,6 +58,13 @@ type Key struct {
 	Owner      string // name of the IAM user
 	Status     string // Active or Inactive
 	Created    time.Time
+	Expires    time.Time // becomes Inactive by itself; zero = never
+	LastUsed   time.Time // give or take Config.LastUsedInterval; zero = not known
+}
+
+// active tells whether the key signs.
+func (k *Key) active(now time.Time) bool {
+	return k.Status == Active && (k.Expires.IsZero() || now.Before(k.Expires))
 }
 
 // Credentials is the key as an AWS shared-credentials file, profile default.
@@ -68,8 +80,11 @@ type Keys struct {
 	db      *store.DB
 	bus     Changes
 	now     func() time.Time
+	log     *slog.Logger
+	cfg     Config
 	sealer  *sealer // nil without a passphrase
 	cache   cache
+	wake    chan struct{} // holds one: keys have changed
 }
 
 // New makes the room and subscribes it to changes.
@@ -77,16 +92,28 @@ func New(cfg Config, d Deps) *Keys {
 	if d.Now == nil {
 		d.Now = time.Now
 	}
-	k := &Keys{account: d.Account, db: d.DB, bus: d.Changes, now: d.Now}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.LastUsedInterval <= 0 {
+		cfg.LastUsedInterval = 30 * time.Second
+	}
+	k := &Keys{account: d.Account, db: d.DB, bus: d.Changes, now: d.Now, log: d.Log, cfg: cfg, wake: make(chan struct{}, 1)}
 	if cfg.Passphrase != "" {
 		k.sealer = &sealer{passphrase: cfg.Passphrase}
 	}
-	d.Changes.OnChange(kindAccessKey, k.cache.forget)
+	d.Changes.OnChange(kindAccessKey, func(id string) {
+		k.cache.forget(id)
+		select {
+		case k.wake <- struct{}{}:
+		default:
+		}
+	})
 	return k
 }
 
-// EnsureAdmin returns the oldest active key of the admin, and makes one when
-// there is none. Nodes that start together on one store get the same.
+// EnsureAdmin returns the oldest active key of the admin that is not about to
+// expire, and makes one when there is none. Nodes that start together on one store get the same.
 func (k *Keys) EnsureAdmin(ctx context.Context) (*Key, error) {
 	for {
 		key, err := k.admin(ctx)
@@ -102,7 +129,7 @@ func (k *Keys) EnsureAdmin(ctx context.Context) (*Key, error) {
 			if err := oneAtATime(tx); err != nil {
 				return err
 			}
-			_, err := selectActive(tx, Admin)
+			_, err := selectActive(tx, Admin, k.now())
 			if first = errors.Is(err, store.ErrNotFound); !first {
 				return err
 			}
@@ -120,7 +147,7 @@ func (k *Keys) EnsureAdmin(ctx context.Context) (*Key, error) {
 func (k *Keys) admin(ctx context.Context) (*Key, error) {
 	var r *record
 	err := k.db.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {
-		r, err = selectActive(tx, Admin)
+		r, err = selectActive(tx, Admin, k.now())
 		return err
 	})
 	if err != nil {
@@ -185,8 +212,11 @@ func (k *Keys) AccessKey(ctx context.Context, id string) (secret string, p aws.P
 	if !validID(id) {
 		return "", aws.Principal{}, nil
 	}
-	key, epoch := k.cache.get(id)
-	if key == nil {
+	cached, epoch := k.cache.get(id)
+	var key *Key
+	if cached != nil {
+		key = &cached.Key
+	} else {
 		var r *record
 		err := k.db.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {
 			r, err = selectKey(tx, id)
@@ -203,10 +233,22 @@ func (k *Keys) AccessKey(ctx context.Context, id string) (secret string, p aws.P
 		}
 		k.cache.put(key, epoch)
 	}
-	if key.Status != Active {
+	if !key.active(k.now()) {
 		return "", aws.Principal{}, nil
 	}
-	return key.Secret, aws.Principal{Type: "user", ID: key.ID, ARN: "arn:aws:iam::" + k.account.ID + ":user/" + key.Owner}, nil
+	return key.Secret, aws.Principal{Type: "user", ID: key.ID, ARN: k.userARN(key.Owner)}, nil
+}
+
+// userARN names an identity as IAM names its users.
+func (k *Keys) userARN(name string) string { return "arn:aws:iam::" + k.account.ID + ":user/" + name }
+
+// userOf is the identity that a principal's ARN names; "" for others than users of this account.
+func (k *Keys) userOf(p aws.Principal) string {
+	name, ok := strings.CutPrefix(p.ARN, k.userARN(""))
+	if !ok || p.Type != "user" {
+		return ""
+	}
+	return name
 }
 
 // record is a key as the store has it.
@@ -279,21 +321,45 @@ func validID(id string) bool {
 type cache struct {
 	mu    sync.RWMutex
 	epoch uint64 // rises with each forget: what was read before it is not kept
-	byID  map[string]*Key
+	byID  map[string]*cachedKey
+	used  map[string]int64 // uses that are to be written, of keys that were dropped; at most maxCached
+}
+
+// cachedKey is a key with the time of its last use, which is to be written; 0 = none.
+type cachedKey struct {
+	Key
+	used atomic.Int64
 }
 
 func (c *cache) forget(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.epoch++
-	if id == "" {
-		c.byID = nil
-	} else {
-		delete(c.byID, id)
+	if id != "" {
+		c.drop(id)
+		return
+	}
+	for id := range c.byID {
+		c.drop(id)
 	}
 }
 
-func (c *cache) get(id string) (key *Key, epoch uint64) {
+// drop drops a key, but not what is to be written of it.
+func (c *cache) drop(id string) {
+	k := c.byID[id]
+	if k == nil {
+		return
+	}
+	delete(c.byID, id)
+	if at := k.used.Load(); at != 0 && len(c.used) < maxCached {
+		if c.used == nil {
+			c.used = map[string]int64{}
+		}
+		c.used[id] = at
+	}
+}
+
+func (c *cache) get(id string) (key *cachedKey, epoch uint64) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.byID[id], c.epoch
@@ -306,13 +372,30 @@ func (c *cache) put(key *Key, epoch uint64) {
 		return
 	}
 	if c.byID == nil {
-		c.byID = map[string]*Key{}
+		c.byID = map[string]*cachedKey{}
 	}
 	if len(c.byID) >= maxCached {
 		for old := range c.byID { // any: the order of a map is as good as chance
-			delete(c.byID, old)
+			c.drop(old)
 			break
 		}
 	}
-	c.byID[key.ID] = key
+	c.byID[key.ID] = &cachedKey{Key: *key}
+}
+
+// uses takes what is to be written, by id, in milliseconds.
+func (c *cache) uses() map[string]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := c.used
+	if out == nil {
+		out = map[string]int64{}
+	}
+	c.used = nil
+	for id, k := range c.byID {
+		if at := k.used.Swap(0); at != 0 {
+			out[id] = at
+		}
+	}
+	return out
 }

@@ -145,6 +145,21 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, iotdata.ListNamedShadowsForThing, r.shadows.ListNamedShadowsForThing)
 	api.Handle(s, iotdata.UpdateThingShadow, r.shadows.UpdateThingShadow)
 
+	// Who may call the APIs.
+	api.Handle(s, flotilla.AttachIdentityPolicy, r.identities.AttachIdentityPolicy)
+	api.Handle(s, flotilla.CreateAccessKey, r.identities.CreateAccessKey)
+	api.Handle(s, flotilla.CreateIdentity, r.identities.CreateIdentity)
+	api.Handle(s, flotilla.DeleteAccessKey, r.identities.DeleteAccessKey)
+	api.Handle(s, flotilla.DeleteIdentity, r.identities.DeleteIdentity)
+	api.Handle(s, flotilla.DescribeIdentity, r.identities.DescribeIdentity)
+	api.Handle(s, flotilla.DetachIdentityPolicy, r.identities.DetachIdentityPolicy)
+	api.Handle(s, flotilla.ListAccessKeys, r.identities.ListAccessKeys)
+	api.Handle(s, flotilla.ListIdentities, r.identities.ListIdentities)
+	api.Handle(s, flotilla.ListManagedPolicies, r.identities.ListManagedPolicies)
+	api.Handle(s, flotilla.RotateAccessKey, r.identities.RotateAccessKey)
+	api.Handle(s, flotilla.UpdateAccessKey, r.identities.UpdateAccessKey)
+	api.Handle(s, flotilla.UpdateIdentity, r.identities.UpdateIdentity)
+
 	// Messages and connections.
 	data := r.gateway.DataPlane()
 	api.Handle(s, flotilla.ExplainClient, r.gateway.ExplainClient)

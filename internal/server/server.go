@@ -60,6 +60,7 @@ type rooms struct {
 	rules        *rules.Engine
 	authorizers  *authorizer.Authorizers
 	domains      *domain.Domains
+	identities   *iam.Identities
 	gateway      *gateway.Gateway
 }
 
@@ -121,14 +122,11 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	var r rooms
 	acct := aws.Account{ID: cfg.Account, Region: cfg.Region}
 	late := &publisher{}
-	keys := iam.New(cfg.IAM, iam.Deps{Account: acct, DB: db, Changes: news})
-	admin, err := keys.EnsureAdmin(ctx)
-	if err != nil {
+	keys := iam.New(cfg.IAM, iam.Deps{Account: acct, DB: db, Changes: news, Log: log})
+	if err := s.keepCredentials(ctx, keys, dir.file("credentials"), news); err != nil {
 		return nil, err
 	}
-	if err := writeFileAtomic(dir.file("credentials"), admin.Credentials(), 0o600); err != nil {
-		return nil, err
-	}
+	s.background(keys.Run)
 	authority, err := identity.OpenAuthority(ctx, db, cfg.Data, cfg.Identity.CAPassphrase, nil)
 	if err != nil {
 		return nil, err
@@ -182,8 +180,10 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	r.registry.Use(r.policies, r.shadows, r.taggable())
 	r.account = account.New(account.Deps{DB: db, Endpoint: s.endpoint})
 
+	r.identities = iam.NewIdentities(keys, resourceTags{r.registry})
+
 	// The doors.
-	door := api.New(cfg.API, api.Deps{Account: acct, Keys: keys, Log: log, Metrics: metrics})
+	door := api.New(cfg.API, api.Deps{Account: acct, Keys: keys, Permissions: r.identities, Log: log, Metrics: metrics})
 	cfg.Gateway.MQTTAddr, cfg.Gateway.HTTPSAddr = cfg.MQTTAddr, cfg.HTTPSAddr
 	cfg.Gateway.Limits, cfg.Gateway.NodeID = cfg.Limits, nodeID
 	reserved := &mqtt.Mux{}
@@ -198,7 +198,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 			Principals: r.certificates, Policies: r.policies, Authorizers: httpAuthorizers{r.authorizers, r.domains}, Domains: httpDomains{r.domains},
 			JustInTime: r.certificates,
 		}),
-		Domains: r.domains, Authorizers: mqttAuthorizers{r.authorizers}, Signatures: door, JustInTime: r.certificates,
+		Domains: r.domains, Authorizers: mqttAuthorizers{r.authorizers}, Signatures: signatures{door, r.identities}, JustInTime: r.certificates,
 		Denied: provisioningDenied(r.templates),
 	})
 	if err != nil {

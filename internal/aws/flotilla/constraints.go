@@ -8,16 +8,23 @@ import (
 
 // What shapes allow.
 var (
-	textClientId            = &wire.Text{Min: 1, Max: 256}
-	numberExplainMaxResults = &wire.Number{Min: 1, Max: 100, HasMin: true, HasMax: true}
-	numberPageSize          = &wire.Number{Min: 1, Max: 250, HasMin: true, HasMax: true}
-	textPolicyDocument      = &wire.Text{Max: 404600}
-	textPolicyName          = &wire.Text{Min: 1, Max: 128}
-	sizePolicyNames         = &wire.Size{Max: 100}
-	textProvisioningKey     = &wire.Text{Min: 1, Max: 1024}
-	textShortText           = &wire.Text{Max: 2048}
-	sizeShortTexts          = &wire.Size{Max: 100}
-	sizeSimulatedPolicies   = &wire.Size{Max: 100}
-	sizeSimulationQuestions = &wire.Size{Min: 1, Max: 100}
-	textToken               = &wire.Text{Max: 1024}
+	textAccessKeyId            = &wire.Text{Min: 16, Max: 128, Pattern: wire.NewPattern(`[A-Z0-9]+`)}
+	textAccessKeyStatus        = &wire.Text{Enum: []string{AccessKeyStatusActive, AccessKeyStatusInactive}}
+	textClientId               = &wire.Text{Min: 1, Max: 256}
+	numberExplainMaxResults    = &wire.Number{Min: 1, Max: 100, HasMin: true, HasMax: true}
+	numberGraceSeconds         = &wire.Number{Min: 0, Max: 2592000, HasMin: true, HasMax: true}
+	textIdentityName           = &wire.Text{Min: 1, Max: 64, Pattern: wire.NewPattern(`[a-zA-Z0-9_+=,.@-]+`)}
+	textIdentityPolicyDocument = &wire.Text{Min: 1, Max: 131072}
+	textIdentityPolicyName     = &wire.Text{Min: 1, Max: 128, Pattern: wire.NewPattern(`[a-zA-Z0-9_+=,.@-]+`)}
+	sizeIdentityPolicyNames    = &wire.Size{Max: 10}
+	numberPageSize             = &wire.Number{Min: 1, Max: 250, HasMin: true, HasMax: true}
+	textPolicyDocument         = &wire.Text{Max: 404600}
+	textPolicyName             = &wire.Text{Min: 1, Max: 128}
+	sizePolicyNames            = &wire.Size{Max: 100}
+	textProvisioningKey        = &wire.Text{Min: 1, Max: 1024}
+	textShortText              = &wire.Text{Max: 2048}
+	sizeShortTexts             = &wire.Size{Max: 100}
+	sizeSimulatedPolicies      = &wire.Size{Max: 100}
+	sizeSimulationQuestions    = &wire.Size{Min: 1, Max: 100}
+	textToken                  = &wire.Text{Max: 1024}
 )

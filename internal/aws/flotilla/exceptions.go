@@ -6,6 +6,27 @@ import (
 	"flotilla/internal/aws/wire"
 )
 
+// ConflictException is answered with status 409.
+type ConflictException struct {
+	Message string `json:"message,omitempty"`
+}
+
+// Error is the message.
+func (e *ConflictException) Error() string { return e.Message }
+
+// ErrorCode implements aws.Exception.
+func (e *ConflictException) ErrorCode() string { return "ConflictException" }
+
+// StatusCode implements aws.Exception.
+func (e *ConflictException) StatusCode() int { return 409 }
+
+// AppendJSON implements aws.Exception.
+func (e *ConflictException) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendString(wire.AppendName(b, `"message":`), e.Message)
+	return append(b, '}')
+}
+
 // InternalFailureException is answered with status 500.
 type InternalFailureException struct {
 	Message string `json:"message,omitempty"`
@@ -43,6 +64,27 @@ func (e *InvalidRequestException) StatusCode() int { return 400 }
 
 // AppendJSON implements aws.Exception.
 func (e *InvalidRequestException) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendString(wire.AppendName(b, `"message":`), e.Message)
+	return append(b, '}')
+}
+
+// LimitExceededException is answered with status 409.
+type LimitExceededException struct {
+	Message string `json:"message,omitempty"`
+}
+
+// Error is the message.
+func (e *LimitExceededException) Error() string { return e.Message }
+
+// ErrorCode implements aws.Exception.
+func (e *LimitExceededException) ErrorCode() string { return "LimitExceededException" }
+
+// StatusCode implements aws.Exception.
+func (e *LimitExceededException) StatusCode() int { return 409 }
+
+// AppendJSON implements aws.Exception.
+func (e *LimitExceededException) AppendJSON(b []byte) []byte {
 	b = append(b, '{')
 	b = wire.AppendString(wire.AppendName(b, `"message":`), e.Message)
 	return append(b, '}')

@@ -6,6 +6,42 @@ import (
 	"flotilla/internal/aws/wire"
 )
 
+func encodeAccessKeys(b []byte, list []*AccessKey) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
+func encodeAuditHeads(b []byte, list []*AuditHead) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
+func encodeAuditNodes(b []byte, list []string) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = wire.AppendString(b, v)
+	}
+	return append(b, ']')
+}
+
+func encodeAuditRecords(b []byte, list []*AuditRecord) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
 func encodeClientRefusals(b []byte, list []*ClientRefusal) []byte {
 	b = append(b, '[')
 	for _, v := range list {
@@ -13,6 +49,39 @@ func encodeClientRefusals(b []byte, list []*ClientRefusal) []byte {
 		b = v.encode(b)
 	}
 	return append(b, ']')
+}
+
+func encodeIdentities(b []byte, list []*Identity) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
+func encodeIdentityPolicies(b []byte, list []*IdentityPolicy) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
+func decodeIdentityPolicyNames(d *wire.Decoder) []string {
+	if !d.Array() {
+		return nil
+	}
+	out := []string{}
+	for d.Next() {
+		if v, ok := d.String(nil); ok {
+			out = append(out, v)
+		}
+	}
+	d.CheckSize(sizeIdentityPolicyNames, len(out))
+	d.CheckElements(textIdentityPolicyName, out)
+	return out
 }
 
 func encodeLintFindings(b []byte, list []*LintFinding) []byte {
@@ -157,6 +226,35 @@ func encodeSimulations(b []byte, list []*Simulation) []byte {
 		b = v.encode(b)
 	}
 	return append(b, ']')
+}
+
+func decodeStringMap(d *wire.Decoder) map[string]string {
+	if !d.Object() {
+		return nil
+	}
+	out := map[string]string{}
+	for {
+		name, ok := d.Member()
+		if !ok {
+			break
+		}
+		key := string(name)
+		d.At(key)
+		if v, ok := d.String(nil); ok {
+			out[key] = v
+		}
+	}
+	return out
+}
+
+func encodeStringMap(b []byte, list map[string]string) []byte {
+	b = append(b, '{')
+	for _, k := range wire.Keys(list) {
+		b = append(wire.AppendString(wire.AppendName(b, ""), k), ':')
+		v := list[k]
+		b = wire.AppendString(b, v)
+	}
+	return append(b, '}')
 }
 
 func encodeStrings(b []byte, list []string) []byte {

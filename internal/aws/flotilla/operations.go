@@ -10,18 +10,50 @@ import (
 func Routes() []aws.Route { return routes[:] }
 
 var routes = [...]aws.Route{
+	{Service: "flotilla", Name: "AttachIdentityPolicy", Method: "PUT", Path: "/identities/{identityName}/policies/{policyName}"},
+	{Service: "flotilla", Name: "CreateAccessKey", Method: "POST", Path: "/identities/{identityName}/access-keys"},
+	{Service: "flotilla", Name: "CreateIdentity", Method: "POST", Path: "/identities/{identityName}"},
+	{Service: "flotilla", Name: "DeleteAccessKey", Method: "DELETE", Path: "/access-keys/{accessKeyId}"},
+	{Service: "flotilla", Name: "DeleteIdentity", Method: "DELETE", Path: "/identities/{identityName}"},
+	{Service: "flotilla", Name: "DescribeIdentity", Method: "GET", Path: "/identities/{identityName}"},
+	{Service: "flotilla", Name: "DetachIdentityPolicy", Method: "DELETE", Path: "/identities/{identityName}/policies/{policyName}"},
 	{Service: "flotilla", Name: "ExplainClient", Method: "GET", Path: "/explain/client/{clientId}"},
 	{Service: "flotilla", Name: "ExplainProvisioning", Method: "GET", Path: "/explain/provisioning/{key}"},
 	{Service: "flotilla", Name: "LintPolicies", Method: "GET", Path: "/policies/lint"},
+	{Service: "flotilla", Name: "ListAccessKeys", Method: "GET", Path: "/access-keys"},
+	{Service: "flotilla", Name: "ListAuditHeads", Method: "GET", Path: "/audit/{nodeId}/heads"},
+	{Service: "flotilla", Name: "ListAuditNodes", Method: "GET", Path: "/audit"},
+	{Service: "flotilla", Name: "ListAuditRecords", Method: "GET", Path: "/audit/{nodeId}/records"},
+	{Service: "flotilla", Name: "ListIdentities", Method: "GET", Path: "/identities"},
+	{Service: "flotilla", Name: "ListManagedPolicies", Method: "GET", Path: "/managed-policies"},
+	{Service: "flotilla", Name: "RotateAccessKey", Method: "POST", Path: "/access-keys/{accessKeyId}/rotate"},
 	{Service: "flotilla", Name: "SimulatePolicy", Method: "POST", Path: "/policies/simulate"},
+	{Service: "flotilla", Name: "UpdateAccessKey", Method: "PATCH", Path: "/access-keys/{accessKeyId}"},
+	{Service: "flotilla", Name: "UpdateIdentity", Method: "PATCH", Path: "/identities/{identityName}"},
 }
 
 // The operations of the service.
 var (
-	ExplainClient       = aws.Operation[ExplainClientRequest, ExplainClientResponse]{Route: &routes[0], Read: readExplainClientRequest, Write: writeExplainClientResponse, Invalid: invalidRequest}
-	ExplainProvisioning = aws.Operation[ExplainProvisioningRequest, ExplainProvisioningResponse]{Route: &routes[1], Read: readExplainProvisioningRequest, Write: writeExplainProvisioningResponse, Invalid: invalidRequest}
-	LintPolicies        = aws.Operation[LintPoliciesRequest, LintPoliciesResponse]{Route: &routes[2], Read: readLintPoliciesRequest, Write: writeLintPoliciesResponse, Invalid: invalidRequest}
-	SimulatePolicy      = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[3], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
+	AttachIdentityPolicy = aws.Operation[AttachIdentityPolicyRequest, AttachIdentityPolicyResponse]{Route: &routes[0], Read: readAttachIdentityPolicyRequest, Write: writeAttachIdentityPolicyResponse, Invalid: invalidRequest}
+	CreateAccessKey      = aws.Operation[CreateAccessKeyRequest, CreateAccessKeyResponse]{Route: &routes[1], Read: readCreateAccessKeyRequest, Write: writeCreateAccessKeyResponse, Invalid: invalidRequest}
+	CreateIdentity       = aws.Operation[CreateIdentityRequest, CreateIdentityResponse]{Route: &routes[2], Read: readCreateIdentityRequest, Write: writeCreateIdentityResponse, Invalid: invalidRequest}
+	DeleteAccessKey      = aws.Operation[DeleteAccessKeyRequest, DeleteAccessKeyResponse]{Route: &routes[3], Read: readDeleteAccessKeyRequest, Write: writeDeleteAccessKeyResponse, Invalid: invalidRequest}
+	DeleteIdentity       = aws.Operation[DeleteIdentityRequest, DeleteIdentityResponse]{Route: &routes[4], Read: readDeleteIdentityRequest, Write: writeDeleteIdentityResponse, Invalid: invalidRequest}
+	DescribeIdentity     = aws.Operation[DescribeIdentityRequest, DescribeIdentityResponse]{Route: &routes[5], Read: readDescribeIdentityRequest, Write: writeDescribeIdentityResponse, Invalid: invalidRequest}
+	DetachIdentityPolicy = aws.Operation[DetachIdentityPolicyRequest, DetachIdentityPolicyResponse]{Route: &routes[6], Read: readDetachIdentityPolicyRequest, Write: writeDetachIdentityPolicyResponse, Invalid: invalidRequest}
+	ExplainClient        = aws.Operation[ExplainClientRequest, ExplainClientResponse]{Route: &routes[7], Read: readExplainClientRequest, Write: writeExplainClientResponse, Invalid: invalidRequest}
+	ExplainProvisioning  = aws.Operation[ExplainProvisioningRequest, ExplainProvisioningResponse]{Route: &routes[8], Read: readExplainProvisioningRequest, Write: writeExplainProvisioningResponse, Invalid: invalidRequest}
+	LintPolicies         = aws.Operation[LintPoliciesRequest, LintPoliciesResponse]{Route: &routes[9], Read: readLintPoliciesRequest, Write: writeLintPoliciesResponse, Invalid: invalidRequest}
+	ListAccessKeys       = aws.Operation[ListAccessKeysRequest, ListAccessKeysResponse]{Route: &routes[10], Read: readListAccessKeysRequest, Write: writeListAccessKeysResponse, Invalid: invalidRequest}
+	ListAuditHeads       = aws.Operation[ListAuditHeadsRequest, ListAuditHeadsResponse]{Route: &routes[11], Read: readListAuditHeadsRequest, Write: writeListAuditHeadsResponse, Invalid: invalidRequest}
+	ListAuditNodes       = aws.Operation[ListAuditNodesRequest, ListAuditNodesResponse]{Route: &routes[12], Read: readListAuditNodesRequest, Write: writeListAuditNodesResponse, Invalid: invalidRequest}
+	ListAuditRecords     = aws.Operation[ListAuditRecordsRequest, ListAuditRecordsResponse]{Route: &routes[13], Read: readListAuditRecordsRequest, Write: writeListAuditRecordsResponse, Invalid: invalidRequest}
+	ListIdentities       = aws.Operation[ListIdentitiesRequest, ListIdentitiesResponse]{Route: &routes[14], Read: readListIdentitiesRequest, Write: writeListIdentitiesResponse, Invalid: invalidRequest}
+	ListManagedPolicies  = aws.Operation[ListManagedPoliciesRequest, ListManagedPoliciesResponse]{Route: &routes[15], Read: readListManagedPoliciesRequest, Write: writeListManagedPoliciesResponse, Invalid: invalidRequest}
+	RotateAccessKey      = aws.Operation[RotateAccessKeyRequest, RotateAccessKeyResponse]{Route: &routes[16], Read: readRotateAccessKeyRequest, Write: writeRotateAccessKeyResponse, Invalid: invalidRequest}
+	SimulatePolicy       = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[17], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
+	UpdateAccessKey      = aws.Operation[UpdateAccessKeyRequest, UpdateAccessKeyResponse]{Route: &routes[18], Read: readUpdateAccessKeyRequest, Write: writeUpdateAccessKeyResponse, Invalid: invalidRequest}
+	UpdateIdentity       = aws.Operation[UpdateIdentityRequest, UpdateIdentityResponse]{Route: &routes[19], Read: readUpdateIdentityRequest, Write: writeUpdateIdentityResponse, Invalid: invalidRequest}
 )
 
 func invalidRequest(message string) error { return &InvalidRequestException{Message: message} }

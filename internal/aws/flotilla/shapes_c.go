@@ -61,3 +61,106 @@ func (s *ClientRefusal) encode(b []byte) []byte {
 	}
 	return append(b, '}')
 }
+
+// CreateAccessKeyRequest is the input of CreateAccessKey.
+type CreateAccessKeyRequest struct {
+	IdentityName string `json:"identityName"` // required, in the path
+}
+
+func readCreateAccessKeyRequest(r *wire.Request, s *CreateAccessKeyRequest) error {
+	d := new(wire.Decoder)
+	d.In("identityName")
+	if text, ok := r.Label(0); ok {
+		d.Check(textIdentityName, text)
+		s.IdentityName = text
+	}
+	d.Out()
+	return d.Err()
+}
+
+// CreateAccessKeyResponse is the output of CreateAccessKey.
+type CreateAccessKeyResponse struct {
+	AccessKey       *AccessKey `json:"accessKey,omitzero"`
+	SecretAccessKey *string    `json:"secretAccessKey,omitzero"`
+}
+
+func writeCreateAccessKeyResponse(r *wire.Response, s *CreateAccessKeyResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *CreateAccessKeyResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	if s.AccessKey != nil {
+		b = wire.AppendName(b, `"accessKey":`)
+		b = s.AccessKey.encode(b)
+	}
+	if s.SecretAccessKey != nil {
+		b = wire.AppendName(b, `"secretAccessKey":`)
+		b = wire.AppendString(b, *s.SecretAccessKey)
+	}
+	return append(b, '}')
+}
+
+// CreateIdentityRequest is the input of CreateIdentity.
+type CreateIdentityRequest struct {
+	IdentityName string            `json:"identityName"` // required, in the path
+	Policies     []string          `json:"policies,omitzero"`
+	Tags         map[string]string `json:"tags,omitzero"`
+}
+
+func readCreateIdentityRequest(r *wire.Request, s *CreateIdentityRequest) error {
+	d := wire.NewDecoder(r.Body)
+	d.In("identityName")
+	if text, ok := r.Label(0); ok {
+		d.Check(textIdentityName, text)
+		s.IdentityName = text
+	}
+	d.Out()
+	s.decode(d)
+	d.End()
+	return d.Err()
+}
+
+func (s *CreateIdentityRequest) decode(d *wire.Decoder) {
+	if !d.Object() {
+		return
+	}
+	for {
+		name, ok := d.Member()
+		if !ok {
+			break
+		}
+		switch string(name) {
+		case "policies":
+			d.At("policies")
+			if !d.Null() {
+				s.Policies = decodeIdentityPolicyNames(d)
+			}
+		case "tags":
+			d.At("tags")
+			if !d.Null() {
+				s.Tags = decodeStringMap(d)
+			}
+		default:
+			d.Skip()
+		}
+	}
+}
+
+// CreateIdentityResponse is the output of CreateIdentity.
+type CreateIdentityResponse struct {
+	Identity *Identity `json:"identity,omitzero"`
+}
+
+func writeCreateIdentityResponse(r *wire.Response, s *CreateIdentityResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *CreateIdentityResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	if s.Identity != nil {
+		b = wire.AppendName(b, `"identity":`)
+		b = s.Identity.encode(b)
+	}
+	return append(b, '}')
+}

@@ -110,3 +110,288 @@ func (s *LintPoliciesResponse) encode(b []byte) []byte {
 	}
 	return append(b, '}')
 }
+
+// ListAccessKeysRequest is the input of ListAccessKeys.
+type ListAccessKeysRequest struct {
+	IdentityName *string `json:"identityName,omitzero"` // query identityName
+	NextToken    *string `json:"nextToken,omitzero"`    // query nextToken
+	MaxResults   *int32  `json:"maxResults,omitzero"`   // query maxResults
+}
+
+func readListAccessKeysRequest(r *wire.Request, s *ListAccessKeysRequest) error {
+	d := new(wire.Decoder)
+	d.In("identityName")
+	if text, ok := r.QueryValue("identityName"); ok {
+		d.Check(textIdentityName, text)
+		s.IdentityName = &text
+	}
+	d.Out()
+	d.In("nextToken")
+	if text, ok := r.QueryValue("nextToken"); ok {
+		s.NextToken = &text
+	}
+	d.Out()
+	d.In("maxResults")
+	if text, ok := r.QueryValue("maxResults"); ok {
+		if v, ok := d.ParamInt(numberPageSize, text); ok {
+			s.MaxResults = new(v)
+		}
+	}
+	d.Out()
+	return d.Err()
+}
+
+// ListAccessKeysResponse is the output of ListAccessKeys.
+type ListAccessKeysResponse struct {
+	AccessKeys []*AccessKey `json:"accessKeys,omitzero"`
+	NextToken  *string      `json:"nextToken,omitzero"`
+}
+
+func writeListAccessKeysResponse(r *wire.Response, s *ListAccessKeysResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *ListAccessKeysResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"accessKeys":`)
+	b = encodeAccessKeys(b, s.AccessKeys)
+	if s.NextToken != nil {
+		b = wire.AppendName(b, `"nextToken":`)
+		b = wire.AppendString(b, *s.NextToken)
+	}
+	return append(b, '}')
+}
+
+// ListAuditHeadsRequest is the input of ListAuditHeads.
+type ListAuditHeadsRequest struct {
+	NodeId     string `json:"nodeId"`              // required, in the path
+	After      *int64 `json:"after,omitzero"`      // query after
+	MaxResults *int32 `json:"maxResults,omitzero"` // query maxResults
+}
+
+func readListAuditHeadsRequest(r *wire.Request, s *ListAuditHeadsRequest) error {
+	d := new(wire.Decoder)
+	d.In("nodeId")
+	if text, ok := r.Label(0); ok {
+		s.NodeId = text
+	}
+	d.Out()
+	d.In("after")
+	if text, ok := r.QueryValue("after"); ok {
+		if v, ok := d.ParamLong(nil, text); ok {
+			s.After = new(v)
+		}
+	}
+	d.Out()
+	d.In("maxResults")
+	if text, ok := r.QueryValue("maxResults"); ok {
+		if v, ok := d.ParamInt(numberPageSize, text); ok {
+			s.MaxResults = new(v)
+		}
+	}
+	d.Out()
+	return d.Err()
+}
+
+// ListAuditHeadsResponse is the output of ListAuditHeads.
+type ListAuditHeadsResponse struct {
+	Heads []*AuditHead `json:"heads,omitzero"`
+}
+
+func writeListAuditHeadsResponse(r *wire.Response, s *ListAuditHeadsResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *ListAuditHeadsResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"heads":`)
+	b = encodeAuditHeads(b, s.Heads)
+	return append(b, '}')
+}
+
+// ListAuditNodesRequest is the input of ListAuditNodes.
+type ListAuditNodesRequest struct {
+}
+
+func readListAuditNodesRequest(*wire.Request, *ListAuditNodesRequest) error { return nil }
+
+// ListAuditNodesResponse is the output of ListAuditNodes.
+type ListAuditNodesResponse struct {
+	NodeIds []string `json:"nodeIds,omitzero"`
+	NodeId  *string  `json:"nodeId,omitzero"`
+}
+
+func writeListAuditNodesResponse(r *wire.Response, s *ListAuditNodesResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *ListAuditNodesResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"nodeIds":`)
+	b = encodeAuditNodes(b, s.NodeIds)
+	if s.NodeId != nil {
+		b = wire.AppendName(b, `"nodeId":`)
+		b = wire.AppendString(b, *s.NodeId)
+	}
+	return append(b, '}')
+}
+
+// ListAuditRecordsRequest is the input of ListAuditRecords.
+type ListAuditRecordsRequest struct {
+	NodeId     string  `json:"nodeId"`              // required, in the path
+	After      *int64  `json:"after,omitzero"`      // query after
+	Before     *int64  `json:"before,omitzero"`     // query before
+	Since      *int64  `json:"since,omitzero"`      // query since
+	Descending *bool   `json:"descending,omitzero"` // query descending
+	Principal  *string `json:"principal,omitzero"`  // query principal
+	Operation  *string `json:"operation,omitzero"`  // query operation
+	Resource   *string `json:"resource,omitzero"`   // query resource
+	MaxResults *int32  `json:"maxResults,omitzero"` // query maxResults
+}
+
+func readListAuditRecordsRequest(r *wire.Request, s *ListAuditRecordsRequest) error {
+	d := new(wire.Decoder)
+	d.In("nodeId")
+	if text, ok := r.Label(0); ok {
+		s.NodeId = text
+	}
+	d.Out()
+	d.In("after")
+	if text, ok := r.QueryValue("after"); ok {
+		if v, ok := d.ParamLong(nil, text); ok {
+			s.After = new(v)
+		}
+	}
+	d.Out()
+	d.In("before")
+	if text, ok := r.QueryValue("before"); ok {
+		if v, ok := d.ParamLong(nil, text); ok {
+			s.Before = new(v)
+		}
+	}
+	d.Out()
+	d.In("since")
+	if text, ok := r.QueryValue("since"); ok {
+		if v, ok := d.ParamLong(nil, text); ok {
+			s.Since = new(v)
+		}
+	}
+	d.Out()
+	d.In("descending")
+	if text, ok := r.QueryValue("descending"); ok {
+		if v, ok := d.ParamBool(text); ok {
+			s.Descending = new(v)
+		}
+	}
+	d.Out()
+	d.In("principal")
+	if text, ok := r.QueryValue("principal"); ok {
+		s.Principal = &text
+	}
+	d.Out()
+	d.In("operation")
+	if text, ok := r.QueryValue("operation"); ok {
+		s.Operation = &text
+	}
+	d.Out()
+	d.In("resource")
+	if text, ok := r.QueryValue("resource"); ok {
+		s.Resource = &text
+	}
+	d.Out()
+	d.In("maxResults")
+	if text, ok := r.QueryValue("maxResults"); ok {
+		if v, ok := d.ParamInt(numberPageSize, text); ok {
+			s.MaxResults = new(v)
+		}
+	}
+	d.Out()
+	return d.Err()
+}
+
+// ListAuditRecordsResponse is the output of ListAuditRecords.
+type ListAuditRecordsResponse struct {
+	Records []*AuditRecord `json:"records,omitzero"`
+	Next    *int64         `json:"next,omitzero"`
+}
+
+func writeListAuditRecordsResponse(r *wire.Response, s *ListAuditRecordsResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *ListAuditRecordsResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"records":`)
+	b = encodeAuditRecords(b, s.Records)
+	if s.Next != nil {
+		b = wire.AppendName(b, `"next":`)
+		b = strconv.AppendInt(b, *s.Next, 10)
+	}
+	return append(b, '}')
+}
+
+// ListIdentitiesRequest is the input of ListIdentities.
+type ListIdentitiesRequest struct {
+	NextToken  *string `json:"nextToken,omitzero"`  // query nextToken
+	MaxResults *int32  `json:"maxResults,omitzero"` // query maxResults
+}
+
+func readListIdentitiesRequest(r *wire.Request, s *ListIdentitiesRequest) error {
+	d := new(wire.Decoder)
+	d.In("nextToken")
+	if text, ok := r.QueryValue("nextToken"); ok {
+		s.NextToken = &text
+	}
+	d.Out()
+	d.In("maxResults")
+	if text, ok := r.QueryValue("maxResults"); ok {
+		if v, ok := d.ParamInt(numberPageSize, text); ok {
+			s.MaxResults = new(v)
+		}
+	}
+	d.Out()
+	return d.Err()
+}
+
+// ListIdentitiesResponse is the output of ListIdentities.
+type ListIdentitiesResponse struct {
+	Identities []*Identity `json:"identities,omitzero"`
+	NextToken  *string     `json:"nextToken,omitzero"`
+}
+
+func writeListIdentitiesResponse(r *wire.Response, s *ListIdentitiesResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *ListIdentitiesResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"identities":`)
+	b = encodeIdentities(b, s.Identities)
+	if s.NextToken != nil {
+		b = wire.AppendName(b, `"nextToken":`)
+		b = wire.AppendString(b, *s.NextToken)
+	}
+	return append(b, '}')
+}
+
+// ListManagedPoliciesRequest is the input of ListManagedPolicies.
+type ListManagedPoliciesRequest struct {
+}
+
+func readListManagedPoliciesRequest(*wire.Request, *ListManagedPoliciesRequest) error { return nil }
+
+// ListManagedPoliciesResponse is the output of ListManagedPolicies.
+type ListManagedPoliciesResponse struct {
+	Policies []*IdentityPolicy `json:"policies,omitzero"`
+}
+
+func writeListManagedPoliciesResponse(r *wire.Response, s *ListManagedPoliciesResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *ListManagedPoliciesResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"policies":`)
+	b = encodeIdentityPolicies(b, s.Policies)
+	return append(b, '}')
+}

@@ -1,0 +1,78 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"flotilla/internal/api"
+	"flotilla/internal/aws"
+	"flotilla/internal/aws/iot"
+	"flotilla/internal/bus"
+	"flotilla/internal/iam"
+	"flotilla/internal/registry"
+)
+
+// signatures are who signs connections, and what they may do.
+type signatures struct {
+	*api.Server
+	*iam.Identities
+}
+
+// resourceTags are the tags of resources, for the policies of identities.
+type resourceTags struct{ registry *registry.Registry }
+
+// Tags implements iam.Tags.
+func (r resourceTags) Tags(ctx context.Context, arn string) (map[string]string, error) {
+	out, err := r.registry.ListTagsForResource(ctx, &iot.ListTagsForResourceRequest{ResourceArn: arn})
+	if err != nil {
+		if exc, ok := errors.AsType[aws.Exception](err); ok && exc.StatusCode() < 500 { // there is no such resource, or no tags for its kind
+			return nil, nil
+		}
+		return nil, err
+	}
+	tags := map[string]string{}
+	for _, t := range out.Tags {
+		if t.Value != nil {
+			tags[t.Key] = *t.Value
+		}
+	}
+	return tags, nil
+}
+
+// keepCredentials writes the key of the built-in identity to the credentials file, and again whenever keys change.
+func (s *Server) keepCredentials(ctx context.Context, keys *iam.Keys, file string, news *bus.Bus) error {
+	admin, err := keys.EnsureAdmin(ctx)
+	if err != nil {
+		return err
+	}
+	text := admin.Credentials()
+	if err := writeFileAtomic(file, text, 0o600); err != nil {
+		return err
+	}
+	wake := make(chan struct{}, 1)
+	news.OnChange("accesskey", func(string) {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
+	s.background(func(ctx context.Context) {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-wake:
+			}
+			admin, err := keys.EnsureAdmin(ctx)
+			if err == nil && !bytes.Equal(text, admin.Credentials()) {
+				text = admin.Credentials()
+				err = writeFileAtomic(file, text, 0o600)
+			}
+			if err != nil && ctx.Err() == nil {
+				s.log.Error("the credentials file can't be kept", "err", err)
+			}
+		}
+	})
+	return nil
+}
