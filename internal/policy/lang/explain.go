@@ -223,7 +223,7 @@ func TextVariables(text string, names map[string]bool) {
 // KnownVariable reports whether a name is that of a policy variable or condition key, whatever its value.
 func KnownVariable(name string) bool {
 	v := variableOf(name)
-	return v.kind != unknownVariable
+	return v.kind != unknownVariable && v.kind != lookedUp
 }
 
 // cutResource gives kind and name of an ARN's resource: "topic" and "a/b" of "arn:aws:iot:r:1:topic/a/b".
