@@ -19,6 +19,7 @@ type cli struct {
 	Serve      serveCmd      `cmd:"" help:"Run the server."`
 	Quickstart quickstartCmd `cmd:"" help:"Run the whole story once: a server, a fleet of simulated devices, a summary."`
 	Explain    explainCmd    `cmd:"" help:"Say why something was refused."`
+	Policy     policyCmd     `cmd:"" help:"Try IoT policies, and find what is wrong with them."`
 	ConfigDoc  configDocCmd  `cmd:"" name:"config-doc" hidden:"" help:"Print docs/config.md."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
