@@ -10,16 +10,14 @@ import (
 	"time"
 
 	"flotilla/internal/aws"
-	"flotilla/internal/aws/iot"
 	"flotilla/internal/policy/lang"
 )
 
 const (
 	maxSets      = 1024 // compiled sets kept in process
 	maxDocuments = 4096 // parsed documents kept in process
-	maxChanges   = 8192 // changes remembered one by one
+	maxChanges   = 8192 // changes remembered one by one, in each of two generations
 	maxDecisions = 16   // decisions kept for a connection
-	maxThings    = 250  // things of a principal that are watched one by one; beyond, all are
 
 	rebuildDeadline = 5 * time.Second
 )
@@ -30,8 +28,10 @@ type changes struct {
 	serial     atomic.Uint64 // of states
 	mu         sync.Mutex
 	at         map[dependency]uint64
-	kinds      map[string]uint64 // the last change of each kind
-	floor      uint64            // everything may have changed up to here
+	before     map[dependency]uint64 // those before the first of at
+	kinds      map[string]uint64     // the last change of each kind
+	floor      uint64                // everything may have changed up to here
+	turned     uint64                // the last change in before
 }
 
 // dependency is what a decision rests on: a kind of the bus, and its key, "" being all of the kind.
@@ -46,9 +46,12 @@ func (c *changes) changed(kind, key string) {
 		c.kinds = map[string]uint64{}
 	}
 	c.kinds[kind] = next
-	if key == "" || len(c.at) >= maxChanges {
-		c.at, c.floor = nil, next
+	if key == "" {
+		c.at, c.before, c.floor, c.turned = nil, nil, next, next
 	} else {
+		if len(c.at) >= maxChanges { // the older half is forgotten: what rests on it and was not looked at since is read again
+			c.at, c.before, c.floor, c.turned = nil, c.at, c.turned, next-1
+		}
 		if c.at == nil {
 			c.at = map[dependency]uint64{}
 		}
@@ -66,7 +69,7 @@ func (c *changes) since(g uint64, deps []dependency) (now uint64, changed bool) 
 		return now, true
 	}
 	for _, d := range deps {
-		if c.at[d] > g || d.key == "" && c.kinds[d.kind] > g {
+		if c.at[d] > g || c.before[d] > g || d.key == "" && c.kinds[d.kind] > g {
 			return now, true
 		}
 	}
@@ -288,61 +291,36 @@ func (a *authorizer) load(ctx context.Context) (*state, error) {
 		st.set = set
 		return st, err
 	}
-	st.deps = []dependency{{kindCertificate, a.principal.ID}, {kindPrincipal, a.principal.ARN}}
 	active, template, err := p.principals.Standing(ctx, a.principal.ID)
-	if err != nil || !active {
-		return st, err
+	switch {
+	case err != nil:
+		return nil, err
+	case !active:
+		st.deps = own(a.principal)
+		return st, nil
+	case template != "":
+		st.deps, st.set, st.confined = own(a.principal), claimSet(p.account, template), true
+		return st, nil
 	}
-	if template != "" {
-		st.set, st.confined = claimSet(p.account, template), true
+	b, err := p.basis(ctx, a.principal)
+	if err != nil {
+		return nil, err
+	}
+	st.deps = b.deps
+	if st.set, err = p.set(ctx, slices.Clone(b.names)); err != nil {
+		return nil, err
+	}
+	if !st.set.UsesThing() {
 		return st, nil
 	}
 	if a.conn.ClientID != "" {
-		st.deps = append(st.deps, dependency{kindThing, a.conn.ClientID})
+		st.deps = with(st.deps, dependency{kindThing, a.conn.ClientID})
 		if st.conn.Thing, err = p.things.PolicyThing(ctx, a.conn.ClientID, a.principal.ARN); err != nil {
 			return nil, err
 		}
 	}
-	names, deps, err := p.inForce(ctx, a.principal.ARN)
-	if err != nil {
-		return nil, err
+	if b.exclusive != "" && (st.conn.Thing == nil || !st.conn.Thing.Attached) {
+		st.conn.Thing, err = p.exclusively(ctx, b.exclusive, a.principal.ARN, st.conn.Thing)
 	}
-	if len(deps) > 0 && (st.conn.Thing == nil || !st.conn.Thing.Attached) {
-		if st.conn.Thing, err = p.exclusiveThing(ctx, a.principal.ARN, st.conn.Thing); err != nil {
-			return nil, err
-		}
-	}
-	st.deps = append(st.deps, deps...)
-	for _, n := range names {
-		st.deps = append(st.deps, dependency{kindPolicy, n})
-	}
-	st.set, err = p.set(ctx, names)
 	return st, err
-}
-
-// inForce names the policies of a principal and of the groups of its things, and what that rests on.
-func (p *Policies) inForce(ctx context.Context, principalARN string) (names []string, deps []dependency, err error) {
-	things, err := p.things.ListPrincipalThings(ctx, &iot.ListPrincipalThingsRequest{Principal: principalARN, MaxResults: new(int32(maxThings))})
-	if err != nil {
-		return nil, nil, err
-	}
-	targets := []string{principalARN}
-	if len(things.Things) > 0 {
-		for _, t := range things.Things {
-			deps = append(deps, dependency{kindThing, t})
-		}
-		if things.NextToken != nil {
-			deps = []dependency{{kindThing, ""}}
-		}
-		groups, err := p.things.ThingGroupsOfPrincipal(ctx, principalARN)
-		if err != nil {
-			return nil, nil, err
-		}
-		for _, g := range groups {
-			deps = append(deps, dependency{kindPrincipal, g})
-		}
-		targets = append(targets, groups...)
-	}
-	names, err = p.attachedTo(ctx, targets)
-	return names, deps, err
 }

@@ -101,6 +101,7 @@ type Policies struct {
 	now        func() time.Time
 	changes    changes
 	compiled   compiled
+	bases      bases
 }
 
 // New makes the room and subscribes it to changes.

@@ -41,6 +41,8 @@ type neighbours struct {
 	tags      map[string][]*iot.Tag
 	failing   error
 	asked     int
+	listed    int // how often the things of a principal were asked for
+	looked    int // how often for the thing of a client id
 }
 
 func (n *neighbours) Changed(kind, key string) {
@@ -76,6 +78,9 @@ func (n *neighbours) DescribeCertificate(_ context.Context, in *iot.DescribeCert
 }
 
 func (n *neighbours) PolicyThing(_ context.Context, name, _ string) (*lang.Thing, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.looked++
 	if n.thing == nil || n.thing.Name != name {
 		return nil, nil
 	}
@@ -93,6 +98,9 @@ func (n *neighbours) ThingGroupsOfPrincipal(context.Context, string) (arns []str
 }
 
 func (n *neighbours) ListPrincipalThings(_ context.Context, in *iot.ListPrincipalThingsRequest) (*iot.ListPrincipalThingsResponse, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.listed++
 	out := &iot.ListPrincipalThingsResponse{}
 	if n.thing != nil && n.thing.Attached {
 		out.Things = []string{n.thing.Name}

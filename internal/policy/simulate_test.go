@@ -169,6 +169,7 @@ func TestOpenExclusiveThing(t *testing.T) {
 	attach(t, p, "own", cert)
 	for _, exclusive := range []bool{false, true} {
 		n.exclusive = exclusive
+		n.Changed("principal", cert)
 		a := must[lang.Authorizer](t)(p.Open(t.Context(), aws.Principal{Type: "certificate", ID: certID, ARN: cert}, &lang.Connection{Protocol: "mqtt", ClientID: "any"}))
 		if got := a.Authorize("iot:Publish", arn+"topic/dev-1").Allowed(); got != exclusive {
 			t.Errorf("exclusive %v: allowed %v", exclusive, got)

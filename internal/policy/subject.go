@@ -12,13 +12,26 @@ import (
 // are then of that thing whatever the client id.
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html
 func (p *Policies) exclusiveThing(ctx context.Context, principalARN string, otherwise *lang.Thing) (*lang.Thing, error) {
+	name, err := p.exclusiveName(ctx, principalARN)
+	if err != nil || name == "" {
+		return otherwise, err
+	}
+	return p.exclusively(ctx, name, principalARN, otherwise)
+}
+
+// exclusiveName is the name of the thing to which the principal is attached exclusively; "" when there is none.
+func (p *Policies) exclusiveName(ctx context.Context, principalARN string) (string, error) {
 	list, err := p.things.ListPrincipalThingsV2(ctx, &iot.ListPrincipalThingsV2Request{
 		Principal: principalARN, ThingPrincipalType: new(iot.ThingPrincipalTypeExclusiveThing), MaxResults: new(int32(1)),
 	})
 	if err != nil || len(list.PrincipalThingObjects) == 0 {
-		return otherwise, err
+		return "", err
 	}
-	t, err := p.things.PolicyThing(ctx, list.PrincipalThingObjects[0].ThingName, principalARN)
+	return list.PrincipalThingObjects[0].ThingName, nil
+}
+
+func (p *Policies) exclusively(ctx context.Context, name, principalARN string, otherwise *lang.Thing) (*lang.Thing, error) {
+	t, err := p.things.PolicyThing(ctx, name, principalARN)
 	if err != nil || t == nil || !t.Attached {
 		return otherwise, err
 	}

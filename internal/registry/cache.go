@@ -21,13 +21,14 @@ type known struct {
 	more       bool // there are others
 }
 
-// cache keeps things by name, at most so many. Things that do not exist are not
-// kept.
+// cache keeps things by name, at most so many, and names that no thing has, of
+// which it forgets all when they are many.
 type cache struct {
-	most  int
-	mu    sync.RWMutex
-	epoch uint64 // rises with each forget: what was read before it is not kept
-	byKey map[string]*known
+	most   int
+	mu     sync.RWMutex
+	epoch  uint64 // rises with each forget: what was read before it is not kept
+	byKey  map[string]*known
+	absent map[string]struct{}
 }
 
 func (c *cache) forget(name string) {
@@ -35,10 +36,33 @@ func (c *cache) forget(name string) {
 	defer c.mu.Unlock()
 	c.epoch++
 	if name == "" {
-		c.byKey = nil
+		c.byKey, c.absent = nil, nil
 	} else {
 		delete(c.byKey, name)
+		delete(c.absent, name)
 	}
+}
+
+// maxAbsent is small beside the things: clients choose their ids, and may try many.
+const maxAbsent = 8192
+
+func (c *cache) isAbsent(name string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	_, absent := c.absent[name]
+	return absent
+}
+
+func (c *cache) putAbsent(name string, epoch uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.epoch != epoch {
+		return
+	}
+	if c.absent == nil || len(c.absent) >= min(maxAbsent, c.most) {
+		c.absent = map[string]struct{}{}
+	}
+	c.absent[name] = struct{}{}
 }
 
 func (c *cache) get(name string) (k *known, epoch uint64) {
@@ -97,12 +121,22 @@ func (r *Registry) find(ctx context.Context, name string) (*known, error) {
 
 // PolicyThing gives what policies may ask of the thing of that name, Attached
 // being whether it is attached to the principal; nil when there is no such
-// thing. Its Attributes are shared and must not be written to.
+// thing. Its Attributes are shared and must not be written to. On another node
+// than the one where a thing is made it may be missing for the moment that the
+// news takes; DescribeThing always looks.
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html
 func (r *Registry) PolicyThing(ctx context.Context, thingName, principalARN string) (*lang.Thing, error) {
+	joined := store.InTransaction(ctx)
+	if !joined && r.cache.isAbsent(thingName) {
+		return nil, nil
+	}
+	_, epoch := r.cache.get(thingName)
 	k, err := r.find(ctx, thingName)
 	if errors.Is(err, store.ErrNotFound) {
+		if !joined {
+			r.cache.putAbsent(thingName, epoch)
+		}
 		return nil, nil
 	}
 	if err != nil {

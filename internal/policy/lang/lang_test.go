@@ -198,6 +198,25 @@ func TestUsesTime(t *testing.T) {
 	}
 }
 
+func TestUsesThing(t *testing.T) {
+	const rest = `"Effect":"Allow","Action":"*"`
+	for statement, want := range map[string]bool{
+		`{` + rest + `,"Resource":"*"}`:                                                                                                false,
+		`{` + rest + `,"Resource":"` + arn + `client/${iot:ClientId}"}`:                                                                false,
+		`{` + rest + `,"Resource":"` + arn + `client/${iot:Connection.Thing.ThingName}"}`:                                              true,
+		`{` + rest + `,"Resource":["*","` + arn + `topic/${iot:Connection.Thing.ThingTypeName}"]}`:                                     true,
+		`{` + rest + `,"NotResource":"` + arn + `topic/${iot:Connection.Thing.Attributes[site]}"}`:                                     true,
+		`{` + rest + `,"Resource":"*","Condition":{"Bool":{"iot:Connection.Thing.IsAttached":"true"}}}`:                                true,
+		`{` + rest + `,"Resource":"*","Condition":{"StringEquals":{"iot:ClientId":"${iot:Connection.Thing.ThingName}"}}}`:              true,
+		`{` + rest + `,"Resource":"*","Condition":{"StringEquals":{"iot:ClientId":"${iot:Connection.Thing.ThingName, 'none'}"}}}`:      true,
+		`{` + rest + `,"Resource":"*"},{"Effect":"Deny","Action":"*","Resource":"` + arn + `topic/${iot:Connection.Thing.ThingName}"}`: true,
+	} {
+		if got := compile(t, statement).UsesThing(); got != want {
+			t.Errorf("%s: %v, want %v", statement, got, want)
+		}
+	}
+}
+
 func TestValidate(t *testing.T) {
 	wrap := func(statement string) string { return `{"Version":"2012-10-17","Statement":[` + statement + `]}` }
 	for _, c := range []struct{ document, want string }{

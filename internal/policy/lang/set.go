@@ -13,6 +13,7 @@ type Set struct {
 	statements []*statement            // Deny first, else in order
 	byAction   map[string][]*statement // the same by the actions of the device gateway, spelled as AWS does
 	usesTime   bool
+	usesThing  bool
 }
 
 // statement is a compiled Statement.
@@ -37,7 +38,8 @@ func Compile(policies ...Named) *Set {
 				continue
 			}
 			c.decision.Policy, c.decision.Statement = p.Name, i
-			s.usesTime = s.usesTime || c.usesTime()
+			s.usesTime = s.usesTime || c.uses(ofTime)
+			s.usesThing = s.usesThing || c.uses(ofThing)
 			if c.decision.Effect == ExplicitDeny {
 				s.statements = append(s.statements, c)
 			} else {
@@ -91,11 +93,21 @@ func compileStatement(in *Statement) *statement {
 	return out
 }
 
-func (st *statement) usesTime() bool {
-	timed := func(v *variable) bool { return v.kind == currentTime || v.kind == epochTime }
+func ofTime(v *variable) bool { return v.kind == currentTime || v.kind == epochTime }
+
+func ofThing(v *variable) bool {
+	switch v.kind {
+	case thingName, thingTypeName, thingAttribute, thingIsAttached:
+		return true
+	}
+	return false
+}
+
+// uses tells whether the statement asks for a variable of a kind.
+func (st *statement) uses(of func(*variable) bool) bool {
 	in := func(t *template) bool {
 		for i := range t.parts {
-			if t.parts[i].kind == valueOf && timed(&t.parts[i].value) {
+			if t.parts[i].kind == valueOf && of(&t.parts[i].value) {
 				return true
 			}
 		}
@@ -107,7 +119,7 @@ func (st *statement) usesTime() bool {
 		}
 	}
 	for _, c := range st.conditions {
-		if timed(&c.key) {
+		if of(&c.key) {
 			return true
 		}
 		for i := range c.values {
@@ -121,6 +133,9 @@ func (st *statement) usesTime() bool {
 
 // UsesTime reports whether a decision may change as time passes, so that it must not be kept.
 func (s *Set) UsesTime() bool { return s.usesTime }
+
+// UsesThing reports whether a decision may depend on the connection's Thing: else it need not be known.
+func (s *Set) UsesThing() bool { return s.usesThing }
 
 // Evaluate decides whether the connection may do action on resource: an explicit deny wins over every allow, and
 // what no statement allows is denied. It does not keep c.
