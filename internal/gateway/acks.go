@@ -74,6 +74,7 @@ func (c *Connection) settleAck(t *turn, place uint32, code mqtt.ReasonCode) {
 // not answered.
 func (c *Connection) writePuback(id uint16, code mqtt.ReasonCode) {
 	c.reserveLocked(8)
+	defer c.answerRoomLocked()
 	if c.version != mqtt.V5 {
 		if !code.Failed() {
 			c.out = append(c.out, byte(mqtt.PUBACK)<<4, 2, byte(id>>8), byte(id))

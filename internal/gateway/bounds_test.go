@@ -20,13 +20,13 @@ import (
 )
 
 // stuck is a client that subscribes and then reads nothing.
-func (w *world) stuck(t *testing.T, id string, qos byte, filter string) *client {
+func (w *world) stuck(t *testing.T, id string, qos byte, filter string, change ...func(*mqtt.Connect)) *client {
 	t.Helper()
 	conn := w.dial(t)
 	if err := conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
 		t.Fatal(err)
 	}
-	c, _ := handshake(t, conn, id)
+	c, _ := handshake(t, conn, id, change...)
 	c.subscribe(qos, filter)
 	return c
 }
@@ -70,38 +70,105 @@ func TestSlowConsumerLosesQoS0AndSlowsNobody(t *testing.T) {
 	}
 }
 
-func TestSlowConsumerOfQoS1HoldsBackItsPublishersThenGoes(t *testing.T) {
-	w := start(t, smallBuffers)
-	w.stuck(t, "slow", 1, "s")
-	other, _ := w.connect(t, "other")
-	other.subscribe(1, "o")
-	a, _ := w.connect(t, "a")
-	b, _ := w.connect(t, "b")
+// flood publishes n messages of 8 KiB to topic s, each acknowledged before the next.
+func (c *client) flood(n int) {
+	c.t.Helper()
 	payload := bytes.Repeat([]byte("x"), 8192)
-	const n = 600
-	sent := make(chan struct{})
-	go func() { // it is held back, so it writes on a goroutine of its own
-		defer close(sent)
-		for i := range n {
-			b := (&mqtt.Publish{Topic: []byte("s"), Payload: payload, QoS: 1, PacketID: uint16(i + 1)}).Append(nil, mqtt.V5)
-			if _, err := a.conn.Write(b); err != nil {
-				return
-			}
-		}
-	}()
-	for i := range 50 { // another publisher is not concerned
-		b.publish("o", fmt.Sprint(i), 1)
-		other.message()
-	}
 	for i := range n {
-		if ack := next[*mqtt.Ack](a); int(ack.PacketID) != i+1 {
-			t.Fatalf("PUBACK %d is for %d", i+1, ack.PacketID)
+		c.id++
+		copy(payload, fmt.Sprintf("%08d", i))
+		c.send(&mqtt.Publish{Topic: []byte("s"), Payload: payload, QoS: 1, PacketID: c.id})
+		if ack := next[*mqtt.Ack](c); ack.PacketID != c.id || ack.Code.Failed() {
+			c.t.Fatalf("PUBACK %+v", ack)
 		}
 	}
-	<-sent
-	eventually(t, "the slow client's end", func() bool {
-		return !w.isConnected(t, "slow")
-	})
+}
+
+// kernelRoom is more messages of flood than the system keeps for a connection on loopback.
+const kernelRoom = 2000
+
+func TestSlowConsumerOfQoS1EndsAndSlowsNobody(t *testing.T) {
+	w := start(t, smallBuffers, func(c *gateway.Config, _ *gateway.Deps) { c.SlowTimeout = time.Hour })
+	events, _ := w.connect(t, "events")
+	events.subscribe(1, "$aws/events/presence/disconnected/slow")
+	for name, version := range map[string]func(*mqtt.Connect){"5": v5, "3.1.1": v311} {
+		w.stuck(t, "slow", 1, "s", version)
+		a, _ := w.connect(t, "a")
+		a.flood(kernelRoom)
+		if got := string(events.message().Payload); !strings.Contains(got, `"disconnectReason":"THROTTLED"`) {
+			t.Errorf("%s: %s", name, got)
+		}
+		eventually(t, "a denial", func() bool {
+			d := w.Denials("slow")
+			return len(d) > 0 && d[len(d)-1].Code == mqtt.QuotaExceeded && strings.Contains(d[len(d)-1].Reason, "does not take")
+		})
+	}
+}
+
+// A client that takes nothing gives its memory back, though nobody sends it enough to end it for that.
+func TestSlowConsumerThatTakesNothingEnds(t *testing.T) {
+	w := start(t, smallBuffers, func(c *gateway.Config, _ *gateway.Deps) { c.MaxOutKiB, c.SlowTimeout = 4096, 50*time.Millisecond })
+	w.stuck(t, "slow", 1, "s")
+	a, _ := w.connect(t, "a")
+	a.flood(1280) // 10 MiB: with what the system keeps more than 4 MiB wait, and less than 16
+	eventually(t, "its end", func() bool { return !w.isConnected(t, "slow") })
+}
+
+// What is acknowledged to a publisher reaches a stored session, however slow its client is.
+func TestSlowConsumerWithAQueueLosesNothing(t *testing.T) {
+	for name, encrypted := range map[string]bool{"plain": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, smallBuffers, func(c *gateway.Config, _ *gateway.Deps) { c.SlowTimeout = time.Hour })
+			var conn net.Conn = w.dial(t)
+			if encrypted {
+				conn = w.dialTLS(t, w.Addrs().MQTT, w.clientTLS(t))
+			}
+			slow, _ := handshake(t, conn, "slow", persistent)
+			slow.subscribe(1, "s")
+			a, _ := w.connect(t, "a")
+			a.flood(kernelRoom)
+			for i := range kernelRoom {
+				if got := string(slow.message().Payload[:8]); got != fmt.Sprintf("%08d", i) {
+					t.Fatalf("message %d is %s", i, got)
+				}
+			}
+			slow.quiet()
+		})
+	}
+}
+
+// Who reads late, but reads, is not ended for a burst.
+func TestBurstIsTaken(t *testing.T) {
+	w := start(t, func(c *gateway.Config, _ *gateway.Deps) { c.SlowTimeout = time.Hour })
+	late, _ := w.connect(t, "late")
+	late.subscribe(1, "s")
+	a, _ := w.connect(t, "a")
+	const n = 480 // more than MaxOutKiB, of which four times as much may wait
+	a.flood(n)
+	for i := range n {
+		if got := string(late.message().Payload[:8]); got != fmt.Sprintf("%08d", i) {
+			t.Fatalf("message %d is %s", i, got)
+		}
+	}
+	late.quiet()
+}
+
+// Who only talks does not fill the memory with answers.
+func TestAnswersAreBounded(t *testing.T) {
+	w := start(t, smallBuffers)
+	for name, packet := range map[string]mqtt.Packet{"PINGREQ": mqtt.Pingreq{}, "PUBLISH": &mqtt.Publish{Topic: []byte("t"), QoS: 1, PacketID: 1}} {
+		c := w.stuck(t, "talker", 1, "x")
+		b := packet.Append(nil, c.v)
+		b = bytes.Repeat(b, 1<<20/len(b))
+		eventually(t, "its end for "+name, func() bool {
+			_ = c.conn.SetWriteDeadline(time.Now().Add(patience))
+			_, err := c.conn.Write(b)
+			return err != nil || !w.isConnected(t, "talker")
+		})
+		if d := w.Denials("talker"); len(d) == 0 || d[len(d)-1].Code != mqtt.QuotaExceeded {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
 }
 
 func counter(t *testing.T, r *prometheus.Registry, name string) (sum float64) {
@@ -380,6 +447,7 @@ func TestFullQueueOfOneIsLeftOut(t *testing.T) {
 				if got := string(other.message().Payload); got != fmt.Sprint(i) {
 					t.Errorf("got %s, want %d", got, i)
 				}
+				eventually(t, "room in the other one's queue", func() bool { return w.queued(t) == 3 })
 			}
 			if n := counter(t, w.deps.Metrics, "flotilla_gateway_messages_dropped_total"); n != 5 {
 				t.Errorf("%v are counted", n)
@@ -401,6 +469,7 @@ func TestFullQueueOfOneIsLeftOut(t *testing.T) {
 			eventually(t, "room", func() bool {
 				old.publish("t", "again", 1)
 				other.message()
+				eventually(t, "room in the other one's queue", func() bool { return w.queued(t) <= 3 })
 				p, err := absent.read(50 * time.Millisecond)
 				if err != nil {
 					return false

@@ -24,9 +24,9 @@ type Config struct {
 	FirstByteTimeout        time.Duration `name:"gateway.first-byte-timeout" default:"3s" help:"Time until a client has begun to speak."`
 	HandshakeTimeout        time.Duration `name:"gateway.handshake-timeout" default:"10s" help:"Time for TLS handshake and CONNECT."`
 	SessionExpiry           time.Duration `name:"gateway.session-expiry" default:"1h" help:"Longest life of a persistent session without a connection."`
-	MaxOutKiB               int           `name:"gateway.max-out-kib" default:"1024" help:"KiB that may wait for a slow client before QoS 0 is dropped and QoS 1 holds back its publishers."`
-	MaxTotalOutMiB          int           `name:"gateway.max-total-out-mib" default:"256" help:"The same for all clients together, in MiB."`
-	SlowTimeout             time.Duration `name:"gateway.slow-timeout" default:"2s" help:"How long a client may hold back publishers before it is disconnected."`
+	MaxOutKiB               int           `name:"gateway.max-out-kib" default:"1024" help:"KiB that may wait for a client before it is behind: QoS 0 messages are not for it then, and those of its queue stay there. Four times as much of QoS 1 without a queue ends the connection."`
+	MaxTotalOutMiB          int           `name:"gateway.max-total-out-mib" default:"256" help:"MiB that may wait for all clients together; beyond that whoever has more than 256 KiB waiting is as one at its bound."`
+	SlowTimeout             time.Duration `name:"gateway.slow-timeout" default:"10s" help:"How long a client that is behind may take nothing at all before it is disconnected."`
 	NoLifecycle             bool          `name:"gateway.no-lifecycle-events" help:"Do not publish lifecycle events on $aws/events/."`
 	DrainTimeout            time.Duration `name:"gateway.drain-timeout" default:"5s" help:"Time for connections to end in good order when the server stops."`
 
@@ -66,7 +66,7 @@ func (c Config) withDefaults() (Config, error) {
 	dur(&c.SessionExpiry, time.Hour)
 	def(&c.MaxOutKiB, 1024)
 	def(&c.MaxTotalOutMiB, 256)
-	dur(&c.SlowTimeout, 2*time.Second)
+	dur(&c.SlowTimeout, 10*time.Second)
 	dur(&c.DrainTimeout, 5*time.Second)
 	if c.NodeID == "" {
 		c.NodeID = "local"

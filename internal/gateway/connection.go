@@ -65,12 +65,12 @@ type Connection struct {
 	mu      sync.Mutex
 	closed  bool // nothing is added any more
 	dirty   bool // somebody will flush
-	full    bool // more than allowed waits for the client
+	behind  bool // more waits for the client than should
+	took    bool // it has taken something since slowClients looked
 	out     []byte
-	counted int // bytes of out and backlog in the process's sum
-	fullAt  time.Time
-	waiters []*Connection // publishers held back
-	sub     *subscriber   // made by the first QoS 1 delivery
+	counted int         // bytes of out and backlog in the process's sum
+	tookAt  time.Time   // since it is behind
+	sub     *subscriber // made by the first QoS 1 delivery
 	acks    ackQueue
 	gone    chan struct{} // closed when the end is complete; made by who waits
 	ended   bool
@@ -122,6 +122,7 @@ type cause struct {
 	detail    string // for the operator
 	keepsWill bool   // the will is not published
 	wipe      bool   // the session ends too
+	record    string // action of a Denial that shows the operator; "" none
 }
 
 // linger tells whether the peer must be given time to read our last packet.

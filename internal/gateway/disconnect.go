@@ -54,6 +54,9 @@ func (g *Gateway) teardown(c *Connection, why *cause) {
 		g.publishWill(&m, extra)
 	}
 	g.recent.left(c, why, g.now())
+	if why.record != "" {
+		c.deny(Denial{Action: why.record, Reason: why.detail, Code: why.code})
+	}
 	g.connected.Add(-1)
 	c.mu.Lock()
 	c.ended = true

@@ -49,6 +49,7 @@ func (c *Connection) append(t *turn, packet []byte) {
 		c.reserveLocked(len(packet))
 		c.out = append(c.out, packet...)
 		c.touchLocked(t)
+		c.answerRoomLocked()
 	}
 	c.mu.Unlock()
 }
@@ -60,6 +61,7 @@ func (c *Connection) send(t *turn, p mqtt.Packet) {
 		c.reserveLocked(64)
 		c.out = p.Append(c.out, c.version)
 		c.touchLocked(t)
+		c.answerRoomLocked()
 	}
 	c.mu.Unlock()
 }
@@ -90,6 +92,7 @@ func (c *Connection) flushLocked() {
 	} else if len(c.out) > 0 {
 		var n int
 		n, err = c.sock.TryWrite(c.out)
+		c.took = c.took || n > 0
 		c.out = c.out[:copy(c.out, c.out[n:])]
 		c.blocked.Store(len(c.out) > 0)
 	}
@@ -111,10 +114,12 @@ func (c *Connection) flushLocked() {
 // flushTLS makes records of out, unless earlier ones still wait for the socket.
 func (c *Connection) flushTLS() error {
 	if c.blocked.Load() {
+		before := c.sock.Pending()
 		left, spare, err := c.sock.Flush()
 		if err != nil {
 			return err
 		}
+		c.took = c.took || left < before
 		if left > 0 {
 			return nil
 		}
@@ -128,11 +133,13 @@ func (c *Connection) flushTLS() error {
 	if _, err := c.tls.Write(c.out); err != nil {
 		return err
 	}
+	n := len(c.out)
 	c.out = c.out[:0]
 	left, spare, err := c.sock.Flush()
 	if err != nil {
 		return err
 	}
+	c.took = c.took || left < n
 	c.blocked.Store(left > 0)
 	if left == 0 {
 		c.g.pool.put(spare)
@@ -152,10 +159,15 @@ func (c *Connection) waitingLocked() int {
 	return n
 }
 
-// accountLocked keeps the process's sum up to date, and lets publishers go on when there is
-// room again.
+// accountLocked keeps the process's sum up to date, and has a stored session's queue go on when there is room again.
 func (c *Connection) accountLocked() {
 	n := c.waitingLocked()
+	if c.behind && n < c.g.maxOut/2 {
+		c.behind = false
+		if c.session.stored() {
+			c.g.workers.run(func() { c.session.refill(nil, c) })
+		}
+	}
 	if n == c.counted {
 		return
 	}
@@ -164,55 +176,96 @@ func (c *Connection) accountLocked() {
 		c.g.outBytes.Add(int64(n - c.counted))
 		c.counted = n
 	}
-	if c.full && n < c.g.maxOut/2 {
-		c.full = false
-		waiters := c.waiters
-		c.waiters = nil
-		for _, w := range waiters {
-			w.r.notify(note{c: w, action: actResume})
-		}
-	}
 }
 
-// roomLocked tells whether a message of n bytes may be added. At QoS 0 the answer is no at the
-// bound; at QoS 1 the client is marked full, which holds its publishers back, and only
-// twice the bound ends the connection.
-func (c *Connection) roomLocked(n int, qos byte, now time.Time) bool {
-	waiting := len(c.out) + n
+// room says what may be added to what waits for a client.
+type room uint8
+
+const (
+	ample  room = iota
+	little      // more waits than should, less than may
+	none
+)
+
+// roomLocked tells how much room there is for n bytes more.
+func (c *Connection) roomLocked(n int) room {
+	g, waits := c.g, len(c.out)
 	if c.sub != nil {
-		waiting += len(c.sub.backlog) - c.sub.head
+		waits += len(c.sub.backlog) - c.sub.head
 	}
-	if waiting <= c.g.maxOut && (waiting <= keepSpan || c.g.outBytes.Load() <= c.g.maxTotalOut) {
+	if waits+n <= keepSpan && waits+n <= g.maxOut {
+		return ample
+	}
+	if c.tls != nil && c.blocked.Load() {
+		waits += c.sock.Pending()
+	}
+	if n += waits; waits == 0 {
+		return ample // as large as it may be
+	}
+	switch {
+	case n > mostOut*g.maxOut, n > keepSpan && g.outBytes.Load() > g.maxTotalOut:
+		return none
+	case n > g.maxOut:
+		return little
+	}
+	return ample
+}
+
+// mostOut is how many times maxOut may wait for a client that is behind.
+const mostOut = 4
+
+// admitLocked tells whether a message of n bytes may be added. Nobody ever waits for a client that is behind: at QoS 0
+// the message is left out; a message of a stored session's queue is there again for its next connection; and a client
+// for which as much waits as may, of QoS 1 and no queue, is ended.
+func (c *Connection) admitLocked(n int, qos byte, queued bool, now time.Time) bool {
+	left := c.roomLocked(n)
+	switch {
+	case left == ample:
 		return true
-	}
-	if qos == 0 {
+	case qos == 0:
+		if left == none {
+			c.fallBehindLocked(now) // so that it gives way to others if it takes nothing at all
+		}
 		c.g.metrics.dropped("slow-qos0")
 		return false
 	}
-	if !c.full {
-		c.full, c.fullAt = true, now
-		c.g.slow.add(c)
+	c.fallBehindLocked(now)
+	if left == little || queued {
+		return true
 	}
-	if waiting > 4*c.g.maxOut {
-		c.closed = true
-		c.r.notify(note{c: c, action: actEnd, cause: &cause{code: mqtt.QuotaExceeded, send: true, reason: reasonThrottled, detail: "the client does not read what it subscribed to"}})
-		return false
-	}
-	return true
+	c.overflowLocked()
+	return false
 }
 
-// armResume makes sure that a connection that was held back is read again: who holds it
-// back may have had room meanwhile. It runs on the loop after paused is set.
-func (c *Connection) armResume() {
-	if w := c.heldBy(); w != nil {
-		w.mu.Lock()
-		if w.full && !w.closed {
-			w.waiters = append(w.waiters, c)
-			w.mu.Unlock()
-			return
-		}
-		w.mu.Unlock()
+// fallBehindLocked has the connection watched until there is room again.
+func (c *Connection) fallBehindLocked(now time.Time) {
+	if c.behind {
+		return
 	}
+	c.behind, c.took, c.tookAt = true, false, now
+	c.g.slow.add(c)
+}
+
+// overflowLocked ends a connection for which too much waits.
+func (c *Connection) overflowLocked() {
+	c.closed = true
+	c.r.notify(note{c: c, action: actEnd, cause: tooSlow()})
+}
+
+// answerRoomLocked ends the connection of a client that sends packets without reading the answers.
+func (c *Connection) answerRoomLocked() {
+	if !c.closed && len(c.out) > mostOut*c.g.maxOut {
+		c.overflowLocked()
+	}
+}
+
+func tooSlow() *cause {
+	return &cause{code: mqtt.QuotaExceeded, send: true, reason: reasonThrottled, detail: "the client does not take what is sent to it", record: "receive"}
+}
+
+// armResume makes sure that a connection that was held back is read again: what held it back may have gone meanwhile.
+// It runs on the loop after paused is set.
+func (c *Connection) armResume() {
 	c.mu.Lock()
 	wait := len(c.acks.entries) >= c.g.limits.ReceiveMaximum
 	c.acks.resume = wait
@@ -220,13 +273,4 @@ func (c *Connection) armResume() {
 	if !wait {
 		c.r.notify(note{c: c, action: actResume})
 	}
-}
-
-func (c *Connection) heldBy() *Connection {
-	if c.pub == nil {
-		return nil
-	}
-	w := c.pub.heldBy
-	c.pub.heldBy = nil
-	return w
 }

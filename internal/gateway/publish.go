@@ -18,7 +18,6 @@ type publisher struct {
 	aliases []string
 	second  int64 // that count belongs to
 	count   int
-	heldBy  *Connection
 }
 
 // waitingWrites is how many writes may wait before publishers do too.
@@ -76,13 +75,9 @@ func (c *Connection) onPublish(t *turn, h mqtt.Header, body, raw []byte) verdict
 	if c.version == mqtt.V311 && raw[0] == byte(mqtt.PUBLISH)<<4 {
 		m.packets[0] = raw // what goes out at QoS 0 is what came in
 	}
-	full := c.g.deliverAll(t, r, m)
+	c.g.deliverAll(t, r, m)
 	if p.QoS > 0 {
 		c.puback(t, p.PacketID, mqtt.Success)
-	}
-	if full != nil {
-		c.pub.heldBy = full
-		return holdBack
 	}
 	return goOn
 }
@@ -432,21 +427,18 @@ func (g *Gateway) owes(t *turn, r *route, qos byte, retain bool) bool {
 
 // deliverAll delivers to the route's sessions, to the picked members of groups, and sends to other
 // nodes.
-func (g *Gateway) deliverAll(t *turn, r *route, m *outgoing) (full *Connection) {
-	full = g.deliver(t, r, m)
+func (g *Gateway) deliverAll(t *turn, r *route, m *outgoing) {
+	g.deliver(t, r, m)
 	for _, s := range t.picked {
 		tg := target{session: s.session, sub: s}
 		if m.qos > 0 && s.qos > 0 && s.session.stored() {
 			continue
 		}
-		if f := g.deliverTo(t, &tg, m, 0); f != nil {
-			full = f
-		}
+		g.deliverTo(t, &tg, m, 0)
 	}
 	if len(t.sends) > 0 && m.qos == 0 {
 		g.sendToPeers(t.sends, m)
 	}
-	return full
 }
 
 func (g *Gateway) sendToPeers(sends []peerSend, m *outgoing) {

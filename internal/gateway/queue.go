@@ -42,30 +42,30 @@ func (s *session) acked(message int64) {
 }
 
 // arrived is called after message was committed to the session's queue.
-func (s *session) arrived(t *turn, tg *target, m *outgoing, message int64) (full *Connection) {
+func (s *session) arrived(t *turn, tg *target, m *outgoing, message int64) {
 	c := s.conn.Load()
 	if c == nil {
-		return nil
+		return
 	}
 	s.mu.Lock()
 	q := &s.queue
 	if q.owner != c {
 		s.mu.Unlock()
-		return nil // resume is to come, and reads it
+		return // resume is to come, and reads it
 	}
 	if !q.current || message <= q.cursor || !c.windowRoom() {
 		q.current, q.missed = false, true
 		q.cursor = min(q.cursor, message-1)
 		s.mu.Unlock()
 		s.refill(t, c)
-		return nil
+		return
 	}
 	answer := c.mayReceive(t, tg, m.topic)
 	if answer == unknown {
 		q.current, q.missed = false, true
 		s.mu.Unlock()
 		s.refill(t, c)
-		return nil
+		return
 	}
 	q.cursor = message
 	q.hold(message)
@@ -73,14 +73,14 @@ func (s *session) arrived(t *turn, tg *target, m *outgoing, message int64) (full
 	switch {
 	case tg.sub.noLocal && m.from == s:
 		s.acked(message)
-		return nil
+		return
 	case answer == no:
 		if s.withhold(message, tg.sub.share) {
 			s.g.workers.run(func() { s.giveBack([]int64{message}) })
 		}
-		return nil
+		return
 	}
-	return c.deliver(t, m, 1, m.retain && tg.sub.asPublished, message)
+	c.deliver(t, m, 1, m.retain && tg.sub.asPublished, message)
 }
 
 func (q *queue) hold(message int64) {
@@ -90,11 +90,15 @@ func (q *queue) hold(message int64) {
 	q.held[message] = struct{}{}
 }
 
-// windowRoom tells whether the client may be sent another QoS 1 message now.
+// windowRoom tells whether the client may be sent another message of its queue now.
 func (c *Connection) windowRoom() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.full {
+	if c.closed || c.behind {
+		return false
+	}
+	if c.roomLocked(0) != ample {
+		c.fallBehindLocked(c.g.now())
 		return false
 	}
 	s := c.subscriberLocked()
@@ -107,7 +111,7 @@ func (s *session) refill(_ *turn, c *Connection) {
 	start := !s.queue.current && !s.queue.draining && s.conn.Load() == c && s.queue.owner == c
 	if start {
 		c.mu.Lock()
-		start = !c.closed && c.subscriberLocked().window.n <= c.sub.window.limit/2
+		start = !c.closed && !c.behind && c.subscriberLocked().window.n <= c.sub.window.limit/2
 		c.mu.Unlock()
 		s.queue.draining = s.queue.draining || start
 	}

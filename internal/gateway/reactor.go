@@ -119,7 +119,11 @@ func (r *reactor) Ready(c *Connection, ev netpoll.Event) {
 	if ev&netpoll.Writable != 0 && c.blocked.Load() {
 		c.mu.Lock()
 		c.flushLocked()
+		last := c.finished && len(c.out) == 0 && !c.blocked.Load()
 		c.mu.Unlock()
+		if last {
+			c.closeWrite() // the peer has read on, and gets to know why it is ended
+		}
 	}
 	if ev&(netpoll.Readable|netpoll.Hangup) != 0 {
 		r.read(c)
@@ -308,15 +312,12 @@ func (r *reactor) finish(c *Connection, why *cause) {
 	}
 	c.closed = true
 	c.flushLocked()
-	waiters := c.waiters
-	c.waiters = nil
 	rest := len(c.out) > 0 || c.blocked.Load()
 	c.mu.Unlock()
-	for _, w := range waiters {
-		w.r.notify(note{c: w, action: actResume})
-	}
 	if c.added && (why.linger() || rest) && len(r.linger) < maxLingering {
-		c.closeWrite()
+		if !rest {
+			c.closeWrite()
+		}
 		r.linger[c] = r.time().Add(lingerTime)
 		r.again = append(r.again, c)
 	} else {

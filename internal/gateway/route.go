@@ -141,46 +141,40 @@ func (m *outgoing) packet(t *turn, v mqtt.Version) []byte {
 
 // deliver gives a message to the connected sessions of a route. Those with stored queues get a
 // QoS 1 message by way of their queue instead, see settled.
-func (g *Gateway) deliver(t *turn, r *route, m *outgoing) (full *Connection) {
+func (g *Gateway) deliver(t *turn, r *route, m *outgoing) {
 	t.enc = t.enc[:0]
 	for i := range r.targets {
 		tg := &r.targets[i]
 		if m.qos > 0 && tg.sub.qos > 0 && tg.session.stored() {
 			continue
 		}
-		if f := g.deliverTo(t, tg, m, 0); f != nil {
-			full = f
-		}
+		g.deliverTo(t, tg, m, 0)
 	}
-	return full
 }
 
 // deliverTo gives a message to one session, if it is connected and allowed to receive it.
-// message is its id in the session's queue; 0 for none. It returns the connection
-// when that has more waiting than it should.
-func (g *Gateway) deliverTo(t *turn, tg *target, m *outgoing, message int64) (full *Connection) {
-	c := tg.session.conn.Load()
-	if c == nil {
-		return nil
+// message is its id in the session's queue; 0 for none.
+func (g *Gateway) deliverTo(t *turn, tg *target, m *outgoing, message int64) {
+	if c := tg.session.conn.Load(); c != nil {
+		g.deliverOn(t, c, tg, m, message)
 	}
-	return g.deliverOn(t, c, tg, m, message)
 }
 
 // deliverOn is deliverTo for one connection of the session.
-func (g *Gateway) deliverOn(t *turn, c *Connection, tg *target, m *outgoing, message int64) (full *Connection) {
+func (g *Gateway) deliverOn(t *turn, c *Connection, tg *target, m *outgoing, message int64) {
 	if tg.sub.noLocal && m.from == tg.session {
-		return nil // [MQTT-3.8.3-3]
+		return // [MQTT-3.8.3-3]
 	}
 	switch c.mayReceive(t, tg, m.topic) {
 	case yes:
 	case no:
 		g.metrics.dropped("not-authorized")
-		return nil
+		return
 	default:
 		g.deliverLater(*tg, m)
-		return nil
+		return
 	}
-	return c.deliver(t, m, min(m.qos, tg.sub.qos), m.retain && tg.sub.asPublished || m.retained, message)
+	c.deliver(t, m, min(m.qos, tg.sub.qos), m.retain && tg.sub.asPublished || m.retained, message)
 }
 
 // deliverLater has a worker deliver to one session whose policies must be read first.

@@ -3,11 +3,9 @@ package gateway
 import (
 	"sync"
 	"time"
-
-	"flotilla/internal/mqtt"
 )
 
-// slowClients are those that hold publishers back.
+// slowClients are those for which more waits than should.
 type slowClients struct {
 	mu      sync.Mutex
 	clients map[*Connection]struct{}
@@ -23,7 +21,7 @@ func (s *slowClients) add(c *Connection) {
 	s.mu.Unlock()
 }
 
-// check disconnects those that have been full for too long.
+// check disconnects those that have taken nothing for too long: what waits for them is others' room.
 func (s *slowClients) check(now time.Time) {
 	s.mu.Lock()
 	clients := make([]*Connection, 0, len(s.clients))
@@ -38,16 +36,17 @@ func (s *slowClients) check(now time.Time) {
 	}
 	for _, c := range clients {
 		c.mu.Lock()
-		full, at, closed := c.full, c.fullAt, c.closed
+		if c.took {
+			c.took, c.tookAt = false, now
+		}
+		behind, at, closed := c.behind, c.tookAt, c.closed
+		if !behind || closed {
+			remove(c) // with mu held: it may fall behind again
+		}
 		c.mu.Unlock()
-		switch {
-		case closed || !full:
+		if behind && !closed && now.Sub(at) > s.timeout {
 			remove(c)
-		case now.Sub(at) > s.timeout:
-			remove(c)
-			c.r.notify(note{c: c, action: actEnd, cause: &cause{
-				code: mqtt.QuotaExceeded, send: true, reason: reasonThrottled, detail: "the client does not read what it subscribed to",
-			}})
+			c.r.notify(note{c: c, action: actEnd, cause: tooSlow()})
 		}
 	}
 }

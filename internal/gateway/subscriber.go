@@ -29,32 +29,31 @@ func (c *Connection) subscriberLocked() *subscriber {
 	return c.sub
 }
 
-// deliver adds a message to what goes to the client. It returns c when more waits than
-// should.
-func (c *Connection) deliver(t *turn, m *outgoing, qos byte, retain bool, message int64) (full *Connection) {
+// deliver adds a message to what goes to the client.
+func (c *Connection) deliver(t *turn, m *outgoing, qos byte, retain bool, message int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil
+		return
 	}
 	if qos == 0 && !retain && c.limits.aliases == 0 && m.expires.IsZero() {
 		b := m.packet(t, c.version)
-		if !c.fits(len(b)) || !c.roomLocked(len(b), 0, t.now) {
-			return nil
+		if !c.fits(len(b)) || !c.admitLocked(len(b), 0, false, t.now) {
+			return
 		}
 		c.reserveLocked(len(b))
 		c.out = append(c.out, b...)
 		t.out++
 		c.touchLocked(t)
-		return nil
+		return
 	}
 	if !m.expires.IsZero() && !t.now.Before(m.expires) {
 		c.g.metrics.dropped("expired")
-		return nil
+		return
 	}
 	n := len(m.topic) + len(m.payload) + 32
-	if !c.roomLocked(n, qos, t.now) {
-		return nil
+	if !c.admitLocked(n, qos, message > 0, t.now) {
+		return
 	}
 	if qos == 0 {
 		before := len(c.out)
@@ -62,7 +61,7 @@ func (c *Connection) deliver(t *turn, m *outgoing, qos byte, retain bool, messag
 		c.out = c.encode(c.out, t, m, 0, retain, 0, true)
 		if !c.fits(len(c.out) - before) {
 			c.out = c.out[:before]
-			return nil
+			return
 		}
 	} else {
 		s := c.subscriberLocked()
@@ -71,7 +70,7 @@ func (c *Connection) deliver(t *turn, m *outgoing, qos byte, retain bool, messag
 		}
 		if len(s.backlog) > s.head || !s.window.room() {
 			c.queueLocked(t, m, retain, message)
-			return c.fullLocked()
+			return
 		}
 		before := len(c.out)
 		c.reserveLocked(n)
@@ -79,24 +78,13 @@ func (c *Connection) deliver(t *turn, m *outgoing, qos byte, retain bool, messag
 		if !c.fits(len(c.out) - before) {
 			c.out = c.out[:before]
 			c.forget(message)
-			return nil
+			return
 		}
 		id := s.window.take(message)
 		binary.BigEndian.PutUint16(c.out[before+idOffset(c.out[before:]):], id)
 	}
 	t.out++
 	c.touchLocked(t)
-	if qos == 0 {
-		return nil // what does not fit is dropped: nobody waits
-	}
-	return c.fullLocked()
-}
-
-func (c *Connection) fullLocked() *Connection {
-	if c.full {
-		return c
-	}
-	return nil
 }
 
 // fits obeys the client's Maximum Packet Size [MQTT-3.1.2-24].
@@ -196,6 +184,7 @@ func (c *Connection) queueLocked(t *turn, m *outgoing, retain bool, message int6
 	binary.LittleEndian.PutUint32(s.backlog[at+4:], uint32(idOffset(packet)))
 	binary.LittleEndian.PutUint64(s.backlog[at+8:], uint64(message))
 	t.out++
+	c.accountLocked()
 }
 
 // onPuback frees the identifier, and sends what has waited for it.

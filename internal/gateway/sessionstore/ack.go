@@ -56,57 +56,82 @@ func (s *Store) AckFlush(ctx context.Context) error {
 	}
 }
 
+// removed is how much of a session's queue was removed.
+type removed struct{ session, messages, bytes int64 }
+
 // flush hands a write over that takes the acks that wait when it is run. The
 // writer's queue may be full of publishes whose callers wait for room, so a
 // goroutine waits in their place; there is one at most.
 func (s *Store) flush() {
 	go func() {
 		var batch []ack
-		type removed struct{ session, messages, bytes int64 }
 		var gone []removed
-		s.db.WriteAsync(func(_ context.Context, tx store.Tx) error {
+		s.db.WriteAsync(func(_ context.Context, tx store.Tx) (err error) {
 			if batch == nil {
 				batch = s.take()
 			}
-			gone = gone[:0]
-			for rest := batch; len(rest) > 0; {
-				n := chunk(len(rest))
-				args := make([]any, 0, 2*n)
-				for _, a := range rest[:n] {
-					args = append(args, a.session, a.id)
-				}
-				rest = rest[n:]
-				rows, err := tx.Query(deleteQueue[chunkIndex(n)], args...)
-				if err != nil {
-					return err
-				}
-				for rows.Next() {
-					r := removed{messages: 1}
-					if err := rows.Scan(&r.session, &r.bytes); err != nil {
-						_ = rows.Close()
-						return err
-					}
-					if k := len(gone) - 1; k >= 0 && gone[k].session == r.session {
-						gone[k].messages++
-						gone[k].bytes += r.bytes
-						continue
-					}
-					gone = append(gone, r)
-				}
-				if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-					return err
-				}
-			}
-			return nil
+			gone, err = remove(tx, batch, gone[:0])
+			return err
 		}, func(err error) {
 			if err == nil {
-				for _, r := range gone {
-					s.queues.add(r.session, -r.messages, -r.bytes)
-				}
+				s.forget(gone)
 			}
 			s.flushEnded(batch, err)
 		})
 	}()
+}
+
+// remove deletes messages and adds what that was to gone.
+func remove(tx store.Tx, acks []ack, gone []removed) ([]removed, error) {
+	for len(acks) > 0 {
+		n := chunk(len(acks))
+		args := make([]any, 0, 2*n)
+		for _, a := range acks[:n] {
+			args = append(args, a.session, a.id)
+		}
+		acks = acks[n:]
+		rows, err := tx.Query(deleteQueue[chunkIndex(n)], args...)
+		if err != nil {
+			return nil, err
+		}
+		for rows.Next() {
+			r := removed{messages: 1}
+			if err := rows.Scan(&r.session, &r.bytes); err != nil {
+				_ = rows.Close()
+				return nil, err
+			}
+			if k := len(gone) - 1; k >= 0 && gone[k].session == r.session {
+				gone[k].messages++
+				gone[k].bytes += r.bytes
+				continue
+			}
+			gone = append(gone, r)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return nil, err
+		}
+	}
+	return gone, nil
+}
+
+func (s *Store) forget(gone []removed) {
+	for _, r := range gone {
+		s.queues.add(r.session, -r.messages, -r.bytes)
+	}
+}
+
+// removeAcked removes what a session's client has acknowledged, before the rest of its queue becomes another's.
+func (s *Store) removeAcked(ctx context.Context, tx store.Tx, session int64) error {
+	var acks []ack
+	for id := range s.unremoved(session) {
+		acks = append(acks, ack{session, id})
+	}
+	gone, err := remove(tx, acks, nil)
+	if err != nil {
+		return err
+	}
+	s.db.AfterCommit(ctx, func() { s.forget(gone) })
+	return nil
 }
 
 func (s *Store) take() []ack {

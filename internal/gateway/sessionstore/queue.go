@@ -325,8 +325,11 @@ func (s *Store) Claim(ctx context.Context, session *Session, group int64, limit 
 	return n, wrap("claim", err)
 }
 
-// release gives what came through shared subscriptions back to their groups.
+// release gives what came through shared subscriptions, and is not acknowledged, back to their groups.
 func (s *Store) release(ctx context.Context, tx store.Tx, number int64) error {
+	if err := s.removeAcked(ctx, tx, number); err != nil {
+		return err
+	}
 	rows, err := tx.Query(`UPDATE mqtt_queue SET session = share WHERE session = $1 AND share <> 0 RETURNING share, size`, number)
 	return s.released(ctx, number, rows, err)
 }

@@ -679,6 +679,30 @@ func TestGiveBack(t *testing.T) {
 	})
 }
 
+// The other members of a group get nothing again that one of them has acknowledged.
+func TestAcknowledgedMessagesAreNotGivenBack(t *testing.T) {
+	each(t, sessionstore.Config{}, func(t *testing.T, w world) {
+		a := w.connect("a", false, hour).Session
+		group := w.subscribe(&a, "$share/g/t")[0].Group
+		var ids []int64
+		for i := range 4 {
+			ids = append(ids, w.mustEnqueue(message("t", fmt.Sprint(i)), sessionstore.Target{Session: a.Number, Group: group}))
+		}
+		err := w.db.Write(t.Context(), func(ctx context.Context, tx store.Tx) error {
+			w.Ack(a.Number, ids[0], ids[2]) // is removed by a later write
+			var out sessionstore.Disconnected
+			return w.Disconnecting(sessionstore.Disconnection{ClientID: a.ClientID, Epoch: a.Epoch}, &out)(ctx, tx)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.flush()
+		w.wantQueue(group, "1", "3")
+		w.wantCount(group, 2)
+		w.wantCount(a.Number, 0)
+	})
+}
+
 func TestFullQueueIsLeftOut(t *testing.T) {
 	cfg := sessionstore.Config{MaxQueueMessages: 4, WhenFull: sessionstore.WhenFullDrop}
 	each(t, cfg, func(t *testing.T, w world) {
