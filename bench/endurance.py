@@ -5,7 +5,7 @@ usage: bench/endurance.py [--out FILE] [--minutes 10] [TEST ...]
 
   million   publish cost with 1,000,000 literal and 10,000 wildcard subscriptions held, beside the empty table
   storm     15,000 mutual-TLS devices return after kill -9 of the server
-  slow      a quick subscriber beside others that never read, QoS 0 and 1
+  slow      a quick subscriber beside others that never read, QoS 0 and 1; 99 beside one that never does
   flood     half-open connections and handshakes without end; how long a device's connect takes meanwhile
   soak      paced QoS 1 traffic beside devices that connect and leave; resident memory by the minute
             (a release is measured with --minutes 30)
@@ -88,16 +88,17 @@ def storm(bench, report, a):
 
 
 def slow(bench, report, a):
-    for qos, rate, n in ((0, 20000, 200_000), (1, 5000, 75_000)):
-        for deaf in (0, 20):
+    for qos, rate, n, subs, stopped in ((0, 20000, 200_000, 1, 20), (1, 5000, 75_000, 1, 20), (1, 100, 1500, 99, 1)):
+        for deaf in (0, stopped):
             for rep in range(a.reps):
                 proc, addr = bench.start("flotilla")
                 try:
-                    args = "fanin -pubs 100 -subs 1 -qos {q} -n {n} -warm 1000 -cap 64 -window 64 -rate {r} -slow {s} -stall 15s".format(q=qos, n=n, r=rate, s=deaf)
+                    args = "fanin -pubs 100 -subs {m} -qos {q} -n {n} -warm 100 -size {b} -cap 64 -window 64 -rate {r} -slow {s} -stall 15s".format(
+                        m=subs, q=qos, n=n, r=rate, s=deaf, b=128 if subs == 1 else 16384)
                     row = bench.load(args.split(), addr, proc.pid)
                 finally:
                     peers.stop(proc)
-                report.add("slow", qos=qos, never_read=deaf, rep=rep, **pick(row, "msg_s p50_ms p99_ms lost srv_us_msg rss0_mib rss_mib error"))
+                report.add("slow", qos=qos, read=subs, never_read=deaf, rep=rep, **pick(row, "msg_s p50_ms p99_ms lost srv_us_msg rss0_mib rss_mib error"))
 
 
 def flood(bench, report, a):

@@ -333,20 +333,12 @@ func descriptors(t *testing.T) int {
 }
 
 func TestKeepAlive(t *testing.T) {
-	at := time.Now()
-	var mu sync.Mutex
-	w := start(t, func(_ *gateway.Config, d *gateway.Deps) {
-		d.Now = func() time.Time { mu.Lock(); defer mu.Unlock(); return at }
-	})
+	clock := newClock()
+	w := start(t, func(_ *gateway.Config, d *gateway.Deps) { d.Now = clock.now })
 	c, _ := w.connect(t, "c", func(p *mqtt.Connect) { p.KeepAlive = 40 })
-	step := func(d time.Duration) {
-		mu.Lock()
-		defer mu.Unlock()
-		at = at.Add(d)
-	}
-	step(50 * time.Second)
+	clock.pass(50 * time.Second)
 	c.quiet() // within one and a half times
-	step(61 * time.Second)
+	clock.pass(61 * time.Second)
 	if d := c.gone(); d == nil || d.Code != mqtt.KeepAliveTimeout {
 		t.Errorf("DISCONNECT %+v", d)
 	}

@@ -211,12 +211,15 @@ func (g *Gateway) newConnection(a *arrival, p *mqtt.Connect, who *party) *Connec
 	now := g.now()
 	c := &Connection{
 		g: g, r: g.reactors[int(g.nextLoop.Add(1))%len(g.reactors)], sock: a.sock, tls: a.tls, who: who.Principal,
-		terms: g.termsOf(a, who.vouched, now), started: now, id: a.id, addr: address(a.remote), version: p.Version, clean: p.CleanStart, wantsProblems: true,
+		terms: g.termsOf(a, who.vouched, now), started: now, id: a.id, domain: a.domain.Name, addr: address(a.remote), version: p.Version, clean: p.CleanStart, wantsProblems: true,
 	}
 	in := &p.Properties
 	c.limits = peerLimits{packet: in.MaximumPacketSize, receive: in.ReceiveMaximum, aliases: min(in.TopicAliasMaximum, uint16(g.limits.TopicAliasMaximum))}
 	if in.Present.Has(mqtt.PropRequestProblem) && in.RequestProblem == 0 {
 		c.wantsProblems = false
+	}
+	if who.certificate != nil {
+		c.expires = expiry(a.leaf)
 	}
 	keep := uint32(p.KeepAlive)
 	switch {
@@ -269,7 +272,8 @@ func (g *Gateway) authorizeConnect(c *Connection, a *arrival, p *mqtt.Connect, w
 	}
 	c.now, _ = c.auth.(immediate)
 	if c.now != nil {
-		c.connectEpoch, _ = c.now.Epoch()
+		epoch, _ := c.now.Epoch()
+		c.connectEpoch.Store(epoch)
 	}
 	d := c.mayConnect(p.ClientID)
 	if d.Allowed() {
@@ -358,6 +362,7 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 		c.end(&cause{code: mqtt.ServerShuttingDown, send: true, reason: reasonServer})
 	}
 	c.r.notify(note{c: c, action: actAdd})
+	g.watch.look(c) // what changed since it was let in was not looked at for it
 	if c.session.stored() {
 		g.workers.run(func() { c.session.resume(c) })
 	}

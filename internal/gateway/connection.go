@@ -35,12 +35,14 @@ type Connection struct {
 	epoch   int64  // of the client id; lifecycle events' versionNumber
 	will    *will
 	terms   *terms // nil for most
+	domain  string // configuration that it came in by; "" without TLS
 
 	limits        peerLimits
-	connectEpoch  uint64 // of the policies that allowed iot:Connect; owned by watch after the CONNECT
-	leased        bool   // the store knows of the connection
-	signed        bool   // by an access key, which may be withdrawn
+	connectEpoch  atomic.Uint64 // of the policies that allowed iot:Connect
+	leased        bool          // the store knows of the connection
+	signed        bool          // by an access key, which may be withdrawn
 	keepAlive     uint16
+	expires       uint32 // second from which its certificate is not valid any more; 0 never
 	idleSeconds   uint16 // silence that ends the connection; 0 any
 	version       mqtt.Version
 	clean         bool // asked for a clean start

@@ -73,6 +73,8 @@ type Domains interface {
 	TLS(base *tls.Config) *tls.Config
 	// Lookup gives the configuration of the server name that a client asked for; false when it is no one's.
 	Lookup(serverName string) (domain.Configuration, bool)
+	// Enabled tells whether there is a configuration of that name, ENABLED.
+	Enabled(configurationName string) (bool, error)
 }
 
 // JustInTime registers certificates when they first connect.

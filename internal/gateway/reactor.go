@@ -269,6 +269,9 @@ func (r *reactor) takeBack(c *Connection) {
 }
 
 func (r *reactor) add(c *Connection) {
+	if c.finished {
+		return // it was ended before it began
+	}
 	if err := r.loop.Add(c.fd, c); err != nil {
 		r.g.log.Error("connection can't be watched", "clientId", c.clientID(), "err", err)
 		r.finish(c, &cause{reason: reasonServerError})
@@ -277,7 +280,7 @@ func (r *reactor) add(c *Connection) {
 	c.added = true
 	if c.idleSeconds > 0 {
 		c.active = uint32(r.time().Unix())
-		r.wheel.arm(c, int64(c.active)+int64(c.idleSeconds))
+		r.arm(c, int64(c.active)+int64(c.idleSeconds))
 	}
 	r.time()
 	switch why := c.kick.Load(); {
@@ -377,9 +380,13 @@ func (r *reactor) Tick() {
 		if c.finished {
 			return
 		}
+		if c.expired(now) {
+			r.end(c, &cause{code: mqtt.NotAuthorized, send: true, reason: reasonAuthError, detail: "its certificate has expired", record: "iot:Connect"})
+			return
+		}
 		due := int64(c.active) + int64(c.idleSeconds)
 		if due > now.Unix() || c.busy || c.paused {
-			r.wheel.arm(c, max(due, now.Unix()+1))
+			r.arm(c, max(due, now.Unix()+1))
 			return
 		}
 		r.finish(c, &cause{code: mqtt.KeepAliveTimeout, send: true, reason: reasonKeepAlive, detail: "nothing was heard within 1.5 times the keep alive"})
@@ -390,6 +397,14 @@ func (r *reactor) Tick() {
 		}
 	}
 	r.g.slow.check(now)
+}
+
+// arm has Tick look at c in a second, or when its certificate expires.
+func (r *reactor) arm(c *Connection, second int64) {
+	if c.expires != 0 {
+		second = min(second, int64(c.expires))
+	}
+	r.wheel.arm(c, second)
 }
 
 // closeAll closes the sockets that are left, after the loop has ended.

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"crypto/x509"
+	"math"
 	"sync"
 	"time"
 
@@ -41,6 +43,18 @@ func (t *terms) nextRefresh(now time.Time) {
 	if v := t.vouched; v.RefreshAfter < v.DisconnectAfter {
 		t.refresh = now.Add(v.RefreshAfter)
 	}
+}
+
+// expiry is the first second at which a certificate is not valid any more; 0 when that is beyond what 32 bits count.
+func expiry(leaf *x509.Certificate) uint32 {
+	if at := leaf.NotAfter.Unix() + 1; at > 0 && at <= math.MaxUint32 {
+		return uint32(at)
+	}
+	return 0
+}
+
+func (c *Connection) expired(now time.Time) bool {
+	return c.expires != 0 && now.Unix() >= int64(c.expires)
 }
 
 // next is when something is due, zero for never.

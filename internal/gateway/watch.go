@@ -7,8 +7,8 @@ import (
 	"flotilla/internal/mqtt"
 )
 
-// watch has connections follow changes of certificates, policies and things: whatever decided
-// iot:Connect is asked again, for all connections whose policies have moved.
+// watch has connections follow changes of certificates, policies, things and domain configurations: whatever let them
+// in is asked again, for all connections that it may have moved for.
 type watch struct {
 	g    *Gateway
 	wake chan struct{} // holds one: something changed
@@ -29,7 +29,7 @@ func (w *watch) poke() {
 
 func (w *watch) start(ctx context.Context) {
 	if w.g.bus != nil {
-		for _, kind := range []string{"certificate", "policy", "principal", "thing", "accesskey", "identity"} {
+		for _, kind := range []string{"certificate", "policy", "principal", "thing", "accesskey", "identity", "domain"} {
 			w.g.bus.OnChange(kind, func(string) { w.poke() })
 		}
 	}
@@ -51,30 +51,73 @@ func (w *watch) run(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
+		closed := w.closedDomains()
 		for _, c := range w.g.registry.connections() {
 			if ctx.Err() != nil {
 				return
 			}
-			w.check(c)
+			if closed(c.domain) {
+				w.endDomain(c)
+			} else {
+				w.check(c)
+			}
 		}
 	}
 }
 
-// check ends a connection that may no longer be.
+// closedDomains gives a function that tells whether a domain configuration is DISABLED or gone; it asks once for each.
+//
+// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/iot-custom-endpoints-managing.html
+func (w *watch) closedDomains() func(name string) bool {
+	known := map[string]bool{"": false}
+	return func(name string) bool {
+		closed, ok := known[name]
+		if ok || w.g.domains == nil {
+			return closed
+		}
+		enabled, err := w.g.domains.Enabled(name)
+		if err != nil {
+			w.g.log.Error("domain configurations can't be read", "op", "watch", "err", err)
+		}
+		known[name] = err == nil && !enabled
+		return known[name]
+	}
+}
+
+// look ends a connection that may no longer be.
+func (w *watch) look(c *Connection) {
+	if w.closedDomains()(c.domain) {
+		w.endDomain(c)
+		return
+	}
+	w.check(c)
+}
+
+// endDomain ends a connection with an authentication error, as AWS says.
+func (w *watch) endDomain(c *Connection) {
+	c.end(&cause{
+		code: mqtt.NotAuthorized, send: true, reason: reasonAuthError, record: "iot:Connect",
+		detail: "the domain configuration " + c.domain + " is no longer ENABLED",
+	})
+}
+
+// check asks again for iot:Connect.
 func (w *watch) check(c *Connection) {
 	if c.signed && !w.holdsKey(c) {
 		return
 	}
 	if c.now != nil {
-		if epoch, ok := c.now.Epoch(); ok && epoch == c.connectEpoch {
+		if epoch, ok := c.now.Epoch(); ok && epoch == c.connectEpoch.Load() {
 			return
 		}
 	}
+	epoch := uint64(0)
+	if c.now != nil {
+		epoch, _ = c.now.Epoch() // before the decision: what changes during it is looked at again
+	}
 	d := c.mayConnect(c.session.clientID)
 	if d.Allowed() {
-		if c.now != nil {
-			c.connectEpoch, _ = c.now.Epoch()
-		}
+		c.connectEpoch.Store(epoch)
 		return
 	}
 	c.denied("iot:Connect", "", d)

@@ -217,6 +217,26 @@ func (w *world) clientTLS(t testing.TB, alpn ...string) *tls.Config {
 	return &tls.Config{RootCAs: w.roots, Certificates: []tls.Certificate{certificate(t, "device")}, NextProtos: alpn, ServerName: "localhost"}
 }
 
+// clock is one that tests set.
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func newClock() *clock { return &clock{at: time.Now()} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
 // client is a connection that speaks raw packets.
 type client struct {
 	t    testing.TB

@@ -334,9 +334,16 @@ func TestDomainConfigurations(t *testing.T) {
 		}
 	}
 
+	held, kept := mustDial3(t, mqtt8883, "held", withName(n.ClientTLS(id), "open.example.com")), mustDial3(t, mqtt8883, "kept", withName(n.ClientTLS(id), "localhost"))
 	if _, err := cloud.UpdateDomainConfiguration(t.Context(), &iot.UpdateDomainConfigurationInput{DomainConfigurationName: new("open"), DomainConfigurationStatus: types.DomainConfigurationStatusDisabled}); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the end of the connections of a DISABLED domain", func() bool { return !held.IsConnectionOpen() })
+	eventually(t, "the reason of that", func() bool {
+		r := explain(t, n, "held").Refusals
+		return len(r) > 0 && strings.Contains(r[len(r)-1].Reason, "open is no longer ENABLED")
+	})
+	kept.works(t, "test/kept")
 	if _, err := dial3(t, mqtt8883, "c", withName(n.ClientTLS(id), "open.example.com")); err == nil {
 		t.Error("a DISABLED domain is served")
 	}

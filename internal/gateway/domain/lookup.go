@@ -50,6 +50,7 @@ type entry struct {
 // snapshot is all that the store says of domains. It is immutable.
 type snapshot struct {
 	byDomain map[string]*entry
+	enabled  map[string]bool // by name
 	def      *entry
 }
 
@@ -100,7 +101,7 @@ func (d *Domains) load(ctx context.Context) (*snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("domain: %w", err)
 	}
-	n := &snapshot{byDomain: make(map[string]*entry, len(rows)), def: newEntry(defaultRecord())}
+	n := &snapshot{byDomain: make(map[string]*entry, len(rows)), enabled: make(map[string]bool, len(rows)+1), def: newEntry(defaultRecord())}
 	for i := range rows {
 		r := &rows[i]
 		e := newEntry(r)
@@ -110,7 +111,9 @@ func (d *Domains) load(ctx context.Context) (*snapshot, error) {
 		}
 		e.get = d.certificates.source(r)
 		n.byDomain[r.domainName] = e
+		n.enabled[r.name] = e.Enabled
 	}
+	n.enabled[DefaultName] = n.def.Enabled
 	d.certificates.keep(rows)
 	d.known.put(n, epoch)
 	return n, nil
@@ -150,4 +153,13 @@ func (d *Domains) Lookup(serverName string) (Configuration, bool) {
 		return Configuration{}, false
 	}
 	return e.Configuration, true
+}
+
+// Enabled tells whether there is a configuration of that name, ENABLED. It reads the store only after a change.
+func (d *Domains) Enabled(configurationName string) (bool, error) {
+	s, err := d.load(context.Background())
+	if err != nil {
+		return false, err
+	}
+	return s.enabled[configurationName], nil
 }
