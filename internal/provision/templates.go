@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -93,6 +94,9 @@ type Config struct {
 
 	ExplainRecords int `name:"provision.explain-records" default:"5000" help:"Most provisioning attempts that are kept for 'flotilla explain provision': of those that failed, and of those that did not."`
 
+	BulkRate     int   `name:"provision.bulk-rate" default:"100" help:"Most lines that bulk registration registers in a second."`
+	BulkMaxBytes int64 `name:"provision.bulk-max-bytes" default:"1073741824" help:"Most bytes of the input of a bulk registration."`
+
 	HookTimeout time.Duration `name:"provision.hook-timeout" default:"5s" help:"How long a pre-provisioning hook may take."`
 }
 
@@ -107,8 +111,11 @@ type Deps struct {
 	BillingGroups BillingGroups // nil: templates that change one are refused
 	Policies      Policies
 	Publisher     Publisher
-	Tags          Tags // nil: templates can't have tags
-	Hook          Hook // nil: templates can't have hooks
+	Tags          Tags          // nil: templates can't have tags
+	Hook          Hook          // nil: templates can't have hooks
+	Objects       Objects       // nil: nothing is registered in bulk
+	ReportURL     func() string // what links to reports of bulk registration begin with, e.g. http://127.0.0.1:8080
+	NodeID        string        // of all nodes' names the one of this; it is the same after a restart
 	Log           *slog.Logger
 	Now           func() time.Time // time.Now when nil
 }
@@ -119,6 +126,7 @@ type Templates struct {
 	Deps
 	pending atomic.Int64 // about how many tokens are unused
 	journal *journal
+	bulk    *bulk
 }
 
 // New makes the room.
@@ -144,7 +152,19 @@ func New(cfg Config, d Deps) *Templates {
 	if cfg.ExplainRecords <= 0 {
 		cfg.ExplainRecords = defaultKept
 	}
-	return &Templates{cfg: cfg, Deps: d, journal: newJournal(d.DB, d.Log, cfg.ExplainRecords)}
+	if cfg.BulkRate <= 0 {
+		cfg.BulkRate = 100
+	}
+	if cfg.BulkMaxBytes <= 0 {
+		cfg.BulkMaxBytes = 1 << 30
+	}
+	if d.NodeID == "" {
+		d.NodeID = rand.Text()
+	}
+	if d.ReportURL == nil {
+		d.ReportURL = func() string { return "" }
+	}
+	return &Templates{cfg: cfg, Deps: d, bulk: newBulk(d.NodeID, cfg.BulkRate), journal: newJournal(d.DB, d.Log, cfg.ExplainRecords)}
 }
 
 func (t *Templates) arn(name string) string {

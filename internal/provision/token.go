@@ -132,16 +132,23 @@ func (t *Templates) unused(k *token, outcome string) *attempt {
 	return a
 }
 
-// Run calls Sweep at once and every minute until ctx ends, and writes down attempts for explanations.
+// Run calls Sweep at once and every minute until ctx ends; meanwhile it registers in bulk, and writes down attempts
+// for explanations.
 func (t *Templates) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { t.journal.run(ctx) })
+	if t.Objects != nil {
+		wg.Go(func() { t.runBulk(ctx) })
+	}
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
 		if err := t.Sweep(ctx); err != nil && ctx.Err() == nil {
 			t.Log.Error("expired ownership tokens can't be deleted", "err", err)
+		}
+		if err := t.sweepTasks(ctx); err != nil && ctx.Err() == nil {
+			t.Log.Error("old bulk registration tasks can't be deleted", "err", err)
 		}
 		select {
 		case <-ctx.Done():

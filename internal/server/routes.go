@@ -126,7 +126,12 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, iot.DescribeProvisioningTemplateVersion, r.templates.DescribeProvisioningTemplateVersion)
 	api.Handle(s, iot.ListProvisioningTemplateVersions, r.templates.ListProvisioningTemplateVersions)
 	api.Handle(s, iot.ListProvisioningTemplates, r.templates.ListProvisioningTemplates)
+	api.Handle(s, iot.DescribeThingRegistrationTask, r.templates.DescribeThingRegistrationTask)
+	api.Handle(s, iot.ListThingRegistrationTaskReports, r.templates.ListThingRegistrationTaskReports)
+	api.Handle(s, iot.ListThingRegistrationTasks, r.templates.ListThingRegistrationTasks)
 	api.Handle(s, iot.RegisterThing, r.templates.RegisterThing)
+	api.Handle(s, iot.StartThingRegistrationTask, r.templates.StartThingRegistrationTask)
+	api.Handle(s, iot.StopThingRegistrationTask, r.templates.StopThingRegistrationTask)
 	api.Handle(s, iot.UpdateProvisioningTemplate, r.templates.UpdateProvisioningTemplate)
 	api.Handle(s, flotilla.ExplainProvisioning, r.templates.ExplainProvisioning)
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -148,9 +149,14 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		return nil, err
 	}
 	s.onClose(func() error { functions.Close(); return nil })
+	objects, err := s.bulkInput(cfg, dir)
+	if err != nil {
+		return nil, err
+	}
 	r.templates = provision.New(cfg.Provision, provision.Deps{
 		Account: acct, DB: db, Issuer: r.certificates, Certificates: r.certificates, Things: r.registry, Groups: r.registry,
 		BillingGroups: r.registry, Policies: r.policies, Publisher: late, Tags: r.registry, Hook: functions, Log: log,
+		Objects: objects, ReportURL: s.apiURL, NodeID: nodeID,
 	})
 	r.certificates.UseJustInTime(r.templates, late, r.registry)
 	s.background(r.templates.Run)
@@ -232,7 +238,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	if addrs.Plain != nil {
 		s.endpoints.MQTTPlain = addrs.Plain.String()
 	}
-	s.serve(l, api.HTTPServer(front{outer, r.gateway.WebSocket(), door}, cfg.API, log))
+	s.serve(l, api.HTTPServer(front{outer, r.gateway.WebSocket(), http.HandlerFunc(r.templates.ServeReport), door}, cfg.API, log))
 	s.health.SetReady(true)
 	s.onClose(func() error { s.health.SetReady(false); return dir.removeEndpoints() })
 	return s, dir.writeEndpoints(s.endpoints)
@@ -243,10 +249,15 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 type front struct {
 	own       *http.ServeMux
 	webSocket http.Handler // MQTT, for clients that a signature or a custom authorizer admits
+	reports   http.Handler // of bulk registration, by signed links
 	api       http.Handler
 }
 
 func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, provision.ReportPath) {
+		f.reports.ServeHTTP(w, r)
+		return
+	}
 	switch r.URL.Path {
 	case "/healthz", "/readyz", "/metrics":
 		f.own.ServeHTTP(w, r)

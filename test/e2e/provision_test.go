@@ -9,10 +9,15 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 	"github.com/eclipse/paho.golang/paho"
 
 	"flotilla/internal/server/servertest"
@@ -254,4 +259,49 @@ func TestProvisioningIsExplained(t *testing.T) {
 	last(created.CertificateID, func(a attempt) bool { return a.Outcome == "rejected" && a.ErrorCode == "InvalidParameters" })
 	ask(t, c, topic, map[string]any{"certificateOwnershipToken": created.CertificateOwnershipToken, "parameters": map[string]string{"SerialNumber": "77"}})
 	last("77", func(a attempt) bool { return a.Outcome == "accepted" && a.ThingName == "pump-77" && len(a.Steps) > 5 })
+}
+
+// TestBulkRegistration registers things from a file of the data directory, by AWS's SDK.
+func TestBulkRegistration(t *testing.T) {
+	n := servertest.StartNode(t, t.TempDir())
+	dir := filepath.Join(n.Config.Data, "objects", "factory")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lines := `{"SerialNumber":"1"}` + "\n" + `{"SerialNumber":"not valid"}` + "\n" + `{"SerialNumber":"2"}` + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "lot-1.jsonl"), []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	started, err := n.IoT().StartThingRegistrationTask(t.Context(), &iot.StartThingRegistrationTaskInput{
+		TemplateBody: new(`{"Parameters":{"SerialNumber":{"Type":"String"}},"Resources":{"thing":{"Type":"AWS::IoT::Thing","Properties":{
+			"ThingName":{"Fn::Sub":"pump-${SerialNumber}"}}}}}`),
+		InputFileBucket: new("factory"), InputFileKey: new("lot-1.jsonl"), RoleArn: new("arn:aws:iam::123456789012:role/p"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var task *iot.DescribeThingRegistrationTaskOutput
+	for ctx := deadline(t); task == nil || task.Status == types.StatusInProgress; {
+		if task, err = n.IoT().DescribeThingRegistrationTask(ctx, &iot.DescribeThingRegistrationTaskInput{TaskId: started.TaskId}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if task.Status != types.StatusCompleted || task.SuccessCount != 2 || task.FailureCount != 1 || task.PercentageProgress != 100 {
+		t.Errorf("%+v", task)
+	}
+	for kind, want := range map[types.ReportType]string{types.ReportTypeResults: "thing/pump-2", types.ReportTypeErrors: `"lineNumber":2`} {
+		out, err := n.IoT().ListThingRegistrationTaskReports(t.Context(), &iot.ListThingRegistrationTaskReportsInput{TaskId: started.TaskId, ReportType: kind})
+		if err != nil || len(out.ResourceLinks) != 1 {
+			t.Fatalf("%s: %v", kind, err)
+		}
+		resp, err := http.Get(out.ResourceLinks[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
+			t.Errorf("%s: %d %s %v", kind, resp.StatusCode, body, err)
+		}
+	}
 }
