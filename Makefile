@@ -3,7 +3,7 @@
 GO ?= go
 FUZZTIME ?= 60s
 
-.PHONY: build test lint test-cluster test-clients fuzz generate bench-gateway bench-idle bench-endurance bench-shadow bench-provision
+.PHONY: build test lint test-cluster test-clients fuzz generate bench-gateway bench-idle bench-endurance bench-shadow bench-provision bench-policy
 
 build: ## the one static binary, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/flotilla ./cmd/flotilla
@@ -53,3 +53,7 @@ bench-shadow: ## durable shadow updates through MQTT
 
 bench-provision: ## the whole claim flow
 	$(GO) run ./bench/provision
+
+bench-policy: ## policy decisions beside Open Policy Agent and Cedar (a module of its own: the first run downloads them), then cached ones
+	cd bench/policy && $(GO) test -run TestSameAnswers -bench . -count 7
+	$(GO) test -run '^$$' -bench 'AuthorizeCached|Evaluate' -count 7 ./internal/policy ./internal/policy/lang

@@ -105,9 +105,12 @@ func (p *Policies) simulatedSet(ctx context.Context, in *flotilla.SimulatePolicy
 	versions := map[string]string{}
 	given := map[string]bool{}
 	for _, g := range in.Policies {
+		if err := lang.Validate(g.PolicyDocument); err != nil {
+			return nil, nil, nil, &flotilla.InvalidRequestException{Message: g.PolicyName + ": " + err.Error()}
+		}
 		d, err := lang.Parse(g.PolicyDocument)
 		if err != nil {
-			return nil, nil, nil, &flotilla.InvalidRequestException{Message: g.PolicyName + ": " + err.Error()}
+			return nil, nil, nil, err
 		}
 		named = append(named, lang.Named{Name: g.PolicyName, Document: d})
 		given[g.PolicyName] = true
