@@ -42,6 +42,10 @@ func accessDenied(message, why string) error {
 
 func invalid(message string) error { return &iot.InvalidRequestException{Message: message} }
 
+func notEnabled(template string) error {
+	return invalid("Provisioning template " + template + " is not enabled.")
+}
+
 // conflictError is what OverrideSettings FAIL leads to.
 type conflictError struct{ message string }
 

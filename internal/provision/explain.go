@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"math"
 	"slices"
 	"strings"
 
@@ -81,31 +82,75 @@ func (t *Templates) ExplainProvisioning(ctx context.Context, in *flotilla.Explai
 	if in.MaxResults != nil {
 		limit = int(*in.MaxResults)
 	}
-	var rows []attemptRow
-	var tokens []token
+	out := &flotilla.ExplainProvisioningResponse{Key: &in.Key}
 	err := t.DB.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {
-		if rows, err = selectAttempts(tx, in.Key, limit); err != nil {
-			return err
-		}
-		tokens, err = selectTokensOf(tx, in.Key, limit)
+		out.Attempts, err = t.attempts(tx, in.Key, limit)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	out := &flotilla.ExplainProvisioningResponse{Key: &in.Key}
-	for i := range tokens {
-		out.Attempts = append(out.Attempts, t.unused(&tokens[i], outcomePending).record())
+	slices.SortStableFunc(out.Attempts, func(a, b *flotilla.ProvisioningAttempt) int { return a.Time.Compare(b.Time.Time) })
+	out.Attempts = out.Attempts[max(0, len(out.Attempts)-limit):]
+	return out, nil
+}
+
+// attempts reads what is known of a key: of each kind the newest, those of a millisecond in their order.
+func (t *Templates) attempts(tx store.Tx, key string, limit int) (out []*flotilla.ProvisioningAttempt, err error) {
+	tokens, err := selectTokensOf(tx, key, limit)
+	if err != nil {
+		return nil, err
 	}
-	slices.Reverse(rows) // of the same millisecond the order tells
+	for i := range tokens {
+		out = append(out, t.unused(&tokens[i], outcomePending).record())
+	}
+	rows, err := selectAttempts(tx, key, limit)
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(rows)
 	for i := range rows {
-		a, err := decodeAttempt(rows[i].detail)
+		a := &flotilla.ProvisioningAttempt{}
+		if err := json.Unmarshal([]byte(rows[i].detail), a); err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	successes, err := successesOf(tx, key, limit)
+	slices.Reverse(successes)
+	return append(out, successes...), err
+}
+
+// successPage is how many rows of attempts that ended well are read at once.
+const successPage = 100
+
+// successesOf looks the newest attempts that ended well through for a key, the newest first.
+func successesOf(tx store.Tx, key string, limit int) (out []*flotilla.ProvisioningAttempt, err error) {
+	quoted, err := json.Marshal(key)
+	if err != nil {
+		return nil, nil // not UTF-8: nothing has it
+	}
+	for before, more := int64(math.MaxInt64), true; more && len(out) < limit; {
+		rows, err := selectSuccesses(tx, before, successPage)
 		if err != nil {
 			return nil, err
 		}
-		out.Attempts = append(out.Attempts, a)
+		for _, r := range rows {
+			before = r.id
+			if !strings.Contains(r.detail, string(quoted)) {
+				continue
+			}
+			var list []*flotilla.ProvisioningAttempt
+			if err := json.Unmarshal([]byte(r.detail), &list); err != nil {
+				return nil, err
+			}
+			for _, a := range slices.Backward(list) {
+				if key == value(a.ClientId) || key == value(a.CertificateId) || key == value(a.ThingName) || key == value(a.Serial) {
+					out = append(out, a)
+				}
+			}
+		}
+		more = len(rows) == successPage
 	}
-	slices.SortStableFunc(out.Attempts, func(a, b *flotilla.ProvisioningAttempt) int { return a.Time.Compare(b.Time.Time) })
-	out.Attempts = out.Attempts[max(0, len(out.Attempts)-limit):]
 	return out, nil
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"flotilla/internal/aws/flotilla"
 	"flotilla/internal/store"
 )
 
@@ -30,7 +29,7 @@ const (
 type journal struct {
 	db   *store.DB
 	log  *slog.Logger
-	kept int // of each outcome, failed and not
+	kept int // of those that failed, and of those that did not
 
 	wake chan struct{} // holds one when something waits
 
@@ -118,17 +117,19 @@ func (j *journal) flush(ctx context.Context) error {
 	if lost > 0 {
 		j.log.Warn("too many provisioning attempts at once: some are not kept for explanations", "count", lost)
 	}
-	rows := make([]attemptRow, len(batch))
-	for i, a := range batch {
-		rows[i] = a.row(j.db.NextID())
-	}
-	for len(rows) > 0 {
-		n := min(len(rows), flushBatch)
-		err := j.db.Write(ctx, func(_ context.Context, tx store.Tx) error { return insertAttempts(tx, rows[:n]) })
+	for len(batch) > 0 {
+		n := min(len(batch), flushBatch)
+		failed, succeeded := j.rows(batch[:n])
+		err := j.db.Write(ctx, func(_ context.Context, tx store.Tx) error {
+			if err := insertAttempts(tx, failed); err != nil || succeeded == nil {
+				return err
+			}
+			return insertSuccesses(tx, succeeded)
+		})
 		if err != nil {
 			return err
 		}
-		rows = rows[n:]
+		batch = batch[n:]
 		j.written += n
 	}
 	if j.written > j.kept/10 {
@@ -138,25 +139,45 @@ func (j *journal) flush(ctx context.Context) error {
 	return nil
 }
 
-// prune deletes the oldest beyond the bound, of failures and of successes.
-func (j *journal) prune(ctx context.Context) error {
-	for _, failed := range []bool{true, false} {
-		var cut int64
-		err := j.db.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {
-			cut, err = oldestKept(tx, failed, j.kept)
-			return err
-		})
-		if errors.Is(err, store.ErrNotFound) {
+// rows are attempts as the store has them: those that failed one by one, the others, nil without any, together.
+func (j *journal) rows(batch []*attempt) (failed []attemptRow, succeeded *successRow) {
+	var list []byte
+	var n int64
+	for _, a := range batch {
+		r := a.row(j.db.NextID())
+		if r.failed {
+			failed = append(failed, r)
 			continue
 		}
-		if err == nil {
-			err = j.db.Write(ctx, func(_ context.Context, tx store.Tx) error { return deleteAttempts(tx, failed, cut) })
-		}
-		if err != nil {
+		list = append(append(list, ','), r.detail...)
+		n++
+	}
+	if n > 0 {
+		list[0] = '['
+		succeeded = &successRow{id: j.db.NextID(), attempts: n, detail: string(append(list, ']'))}
+	}
+	return failed, succeeded
+}
+
+// prune deletes the oldest beyond the bound, of failures and of successes.
+func (j *journal) prune(ctx context.Context) error {
+	var failed, succeeded int64
+	err := j.db.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {
+		if failed, err = oldestKept(tx, j.kept); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
+		succeeded, err = oldestSuccess(tx, int64(j.kept))
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	return nil
+	return j.db.Write(ctx, func(_ context.Context, tx store.Tx) error {
+		if err := deleteAttempts(tx, failed); err != nil {
+			return err
+		}
+		return deleteSuccesses(tx, succeeded)
+	})
 }
 
 // row is the attempt as the store has it.
@@ -179,10 +200,4 @@ func (a *attempt) row(id int64) attemptRow {
 		clientID: value(r.ClientId), certificateID: value(r.CertificateId), thing: value(r.ThingName), serial: value(r.Serial),
 		detail: string(text),
 	}
-}
-
-// decodeAttempt reverses row.
-func decodeAttempt(detail string) (*flotilla.ProvisioningAttempt, error) {
-	a := &flotilla.ProvisioningAttempt{}
-	return a, json.Unmarshal([]byte(detail), a)
 }

@@ -104,9 +104,11 @@ func checkParameters(parameters map[string]string) error {
 // the token stands for. Either all of it happens, token and all, or nothing.
 func (t *Templates) provision(ctx context.Context, name string, in *registerRequest, from mqtt.Source, a *attempt) (*registerResponse, error) {
 	a.parameters = in.Parameters
+	a.begin("parameters", "")
 	if err := checkParameters(in.Parameters); err != nil {
 		return nil, err
 	}
+	a.back(a.mark() - 1) // nothing to tell
 	r, v, k, err := t.admit(ctx, name, in.Token, from, a)
 	if err != nil {
 		return nil, err
@@ -138,7 +140,7 @@ func (t *Templates) provision(ctx context.Context, name string, in *registerRequ
 		return nil, invalid(fmt.Sprintf("The device configuration is longer than %d bytes.", maxConfiguration))
 	}
 	a.done("all values computed")
-	out, err := t.useUp(ctx, in.Token, from, plan, a)
+	out, err := t.useUp(ctx, r, in.Token, from, plan, a)
 	if err != nil {
 		return nil, err
 	}
@@ -172,14 +174,15 @@ func (t *Templates) admit(ctx context.Context, name, text string, from mqtt.Sour
 	case r.kind != iot.TemplateTypeFleetProvisioning:
 		return nil, nil, nil, invalid("Provisioning template " + name + " is not of type FLEET_PROVISIONING.")
 	case !r.enabled:
-		return nil, nil, nil, invalid("Provisioning template " + name + " is not enabled.")
+		return nil, nil, nil, notEnabled(name)
 	}
 	a.done("enabled")
 	return r, v, k, nil
 }
 
-// useUp carries out the plan and takes the token away.
-func (t *Templates) useUp(ctx context.Context, text string, from mqtt.Source, plan *template.Plan, a *attempt) (out *outcome, err error) {
+// useUp carries out the plan and takes the token away. A template that was disabled or deleted while its hook was
+// asked counts no more.
+func (t *Templates) useUp(ctx context.Context, r *record, text string, from mqtt.Source, plan *template.Plan, a *attempt) (out *outcome, err error) {
 	mark := a.mark()
 	err = t.DB.Write(ctx, func(ctx context.Context, tx store.Tx) error {
 		a.back(mark)
@@ -195,6 +198,15 @@ func (t *Templates) useUp(ctx context.Context, text string, from mqtt.Source, pl
 		}
 		if _, err := t.pendingCertificate(ctx, k.certificateID); err != nil {
 			return err
+		}
+		if r.hookARN != "" {
+			now, err := selectTemplate(tx, r.name)
+			if err != nil {
+				return noTemplate(err, r.name)
+			}
+			if !now.enabled {
+				return notEnabled(r.name)
+			}
 		}
 		a.done("used up")
 		out, err = t.apply(ctx, plan, a)

@@ -22,10 +22,8 @@ const insertAttempt = `INSERT INTO provisioning_attempt (id, failed, client_id, 
 
 func insertAttempts(tx store.Tx, rows []attemptRow) error {
 	for i := range rows {
-		if r := &rows[i]; r.failed {
-			if err := thinFailures(tx, r, keptFailures); err != nil {
-				return err
-			}
+		if err := thinFailures(tx, &rows[i], keptFailures); err != nil {
+			return err
 		}
 	}
 	for len(rows) > 0 {
@@ -92,21 +90,48 @@ func thinFailures(tx store.Tx, r *attemptRow, kept int) error {
 	return err
 }
 
-// oldestKept is the id of the newest attempt that is one too many.
-func oldestKept(tx store.Tx, failed bool, kept int) (id int64, err error) {
-	query := `SELECT id FROM provisioning_attempt WHERE NOT failed ORDER BY id DESC LIMIT 1 OFFSET $1`
-	if failed {
-		query = `SELECT id FROM provisioning_attempt WHERE failed ORDER BY id DESC LIMIT 1 OFFSET $1`
-	}
-	err = tx.QueryRow(query, kept).Scan(&id)
+// oldestKept is the id of the newest failure that is one too many.
+func oldestKept(tx store.Tx, kept int) (id int64, err error) {
+	err = tx.QueryRow(`SELECT id FROM provisioning_attempt WHERE failed ORDER BY id DESC LIMIT 1 OFFSET $1`, kept).Scan(&id)
 	return id, err
 }
 
-func deleteAttempts(tx store.Tx, failed bool, upTo int64) error {
-	query := `DELETE FROM provisioning_attempt WHERE NOT failed AND id <= $1`
-	if failed {
-		query = `DELETE FROM provisioning_attempt WHERE failed AND id <= $1`
+func deleteAttempts(tx store.Tx, upTo int64) error {
+	_, err := tx.Exec(`DELETE FROM provisioning_attempt WHERE failed AND id <= $1`, upTo)
+	return err
+}
+
+// successRow is a row of provisioning_success.
+type successRow struct {
+	id, attempts int64
+	detail       string
+}
+
+func insertSuccesses(tx store.Tx, r *successRow) error {
+	_, err := tx.Exec(`INSERT INTO provisioning_success (id, attempts, detail) VALUES ($1, $2, $3)`, r.id, r.attempts, r.detail)
+	return err
+}
+
+// selectSuccesses gives rows before one, the newest first.
+func selectSuccesses(tx store.Tx, before int64, limit int) ([]successRow, error) {
+	rows, err := tx.Query(`SELECT id, attempts, detail FROM provisioning_success WHERE id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
+	return collect(rows, err, func(r *successRow) []any { return []any{&r.id, &r.attempts, &r.detail} })
+}
+
+// oldestSuccess is the id of the newest row that holds attempts beyond those that are kept, 0 without one.
+func oldestSuccess(tx store.Tx, kept int64) (int64, error) {
+	rows, err := tx.Query(`SELECT id, attempts FROM provisioning_success ORDER BY id DESC`)
+	all, err := collect(rows, err, func(r *successRow) []any { return []any{&r.id, &r.attempts} })
+	for _, r := range all {
+		if kept <= 0 {
+			return r.id, err
+		}
+		kept -= r.attempts
 	}
-	_, err := tx.Exec(query, upTo)
+	return 0, err
+}
+
+func deleteSuccesses(tx store.Tx, upTo int64) error {
+	_, err := tx.Exec(`DELETE FROM provisioning_success WHERE id <= $1`, upTo)
 	return err
 }
