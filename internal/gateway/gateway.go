@@ -113,6 +113,7 @@ type Gateway struct {
 	reactors []*reactor
 	nextLoop atomic.Uint32
 	workers  *workers
+	takers   *workers // of passOn, which workers may wait for
 	denials  denials
 	full     fullQueues
 	direct   confirmations
@@ -171,7 +172,7 @@ func New(cfg Config, d Deps) (*Gateway, error) {
 		cfg.Mesh.Log = d.Log
 		g.mesh = newMesh(g, d.Bus, cfg.Mesh)
 	}
-	g.workers = newWorkers(g, cfg.Workers)
+	g.workers, g.takers = newWorkers(g, cfg.Workers), newWorkers(g, maxTakers)
 	g.watch.init(g)
 	g.bridges.init()
 	g.door.init(g, d.TLS, d.HTTP)
@@ -241,6 +242,7 @@ func (g *Gateway) Close(ctx context.Context) error {
 	}
 	g.background.Wait()
 	g.workers.wait()
+	g.takers.wait()
 	if g.mesh != nil {
 		g.mesh.Close()
 	}
@@ -252,6 +254,7 @@ func (g *Gateway) Close(ctx context.Context) error {
 		r.closeAll()
 	}
 	g.bridges.wait(ctx)
+	g.takers.wait()
 	g.workers.wait()
 	if err := g.sessions.AckFlush(ctx); err != nil {
 		errs = append(errs, err)
@@ -294,31 +297,47 @@ func (g *Gateway) publish(ctx context.Context, m *mqtt.Message, extra store.Func
 		r.basicIngest = true
 	}
 	g.lookUp(r)
-	t.pick(r)
+	t.pick(r, m.QoS)
+	answer := make(chan error, 1)
+	ow := &owed{g: g, message: m, done: func(err error) { answer <- err }}
 	if extra == nil && !g.owes(&t, r, m.QoS, m.Retain) {
 		out := fromMessage(m)
 		out.from = g.registry.get(m.Source.ClientID)
 		g.deliverAll(&t, r, &out)
 		t.flush()
+		ow.distributed = true
+	} else {
+		g.submit(&t, r, ow, extra)
+		err := ow.await(ctx, answer)
+		if err != nil && !ow.written.Load() {
+			return err
+		}
+		t.now = g.now()
+		g.distribute(&t, ow)
+		t.flush()
+		if err != nil {
+			return err
+		}
+	}
+	if len(t.left) == 0 {
 		return nil
 	}
-	answer := make(chan error, 1)
-	ow := &owed{g: g, message: m, done: func(err error) { answer <- err }}
-	g.submit(&t, r, ow, extra)
+	g.passLeft(&t, ow)
+	return ow.await(ctx, answer)
+}
+
+// await waits for what the message owes.
+func (ow *owed) await(ctx context.Context, answer <-chan error) error {
 	select {
 	case err := <-answer:
 		if err != nil {
 			ow.cancel()
-			g.noteRefused(m.Topic, err)
-			return err
+			ow.g.noteRefused(ow.message.Topic, err)
 		}
+		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	t.now = g.now()
-	g.distribute(&t, ow)
-	t.flush()
-	return nil
 }
 
 // sendTo delivers to the one recipient, through a subscription of its own.

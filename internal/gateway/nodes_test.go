@@ -22,13 +22,19 @@ func openBus(t *testing.T, node, url string) *bus.Bus {
 }
 
 // startNodes starts two gateways over one store and one NATS.
-func startNodes(t *testing.T) (one, two *world) {
+func startNodes(t *testing.T, change ...func(*gateway.Config, *gateway.Deps)) (one, two *world) {
 	t.Helper()
 	first := openBus(t, "one", "")
-	second := openBus(t, "two", first.URL())
-	one = start(t, func(_ *gateway.Config, d *gateway.Deps) { d.Bus = first })
-	two = start(t, func(c *gateway.Config, d *gateway.Deps) { c.NodeID, d.Bus, d.DB = "two", second, one.db })
-	return one, two
+	one = start(t, append([]func(*gateway.Config, *gateway.Deps){func(_ *gateway.Config, d *gateway.Deps) { d.Bus = first }}, change...)...)
+	return one, one.another(t, "two", change...)
+}
+
+// another starts a gateway beside w, over the same store and NATS.
+func (w *world) another(t *testing.T, node string, change ...func(*gateway.Config, *gateway.Deps)) *world {
+	t.Helper()
+	b := openBus(t, node, w.deps.Bus.URL())
+	own := func(c *gateway.Config, d *gateway.Deps) { c.NodeID, d.Bus, d.DB = node, b, w.db }
+	return start(t, append([]func(*gateway.Config, *gateway.Deps){own}, change...)...)
 }
 
 func TestNodesShareMessagesSessionsAndClientIDs(t *testing.T) {

@@ -26,6 +26,9 @@ type owed struct {
 	copies  []queuedCopy
 	waits   atomic.Int32
 	err     atomic.Pointer[error]
+	written atomic.Bool // what it owes is committed
+	// distributed tells that who is here has been given it: what is waited for since is a taker for its groups.
+	distributed bool
 }
 
 // queuedCopy is room for the message in the queues of targets, a message of its own there: a
@@ -126,16 +129,24 @@ func (g *Gateway) submit(t *turn, r *route, ow *owed, extra store.Func) {
 			return extra(ctx, tx)
 		}
 		return nil
-	}, ow.one)
+	}, func(err error) {
+		ow.written.Store(err == nil)
+		ow.one(err)
+	})
 }
 
 // sendOwed sends to another node, whose acknowledgement is waited for.
 func (g *Gateway) sendOwed(to peerSend, ow *owed) {
 	done := func(err error) {
-		if errors.Is(err, mesh.ErrGone) {
-			err = nil // it had connected clean sessions only, and they are gone with it
+		groups, err := untakenOf(to.groups, err)
+		if len(groups) == 0 {
+			ow.one(err)
+			return
 		}
-		ow.one(err)
+		ow.waits.Add(int32(len(groups) - 1))
+		for _, filter := range groups {
+			g.takers.run(func() { g.passOn(ow, &attempts{filter: filter, peers: []*mesh.Peer{to.peer}}) })
+		}
 	}
 	err := g.mesh.Send(to.peer, ow.message, to.groups, done)
 	if errors.Is(err, mesh.ErrFull) {
@@ -214,20 +225,18 @@ func (g *Gateway) copies(ow *owed) []queuedCopy {
 		}
 	}
 	for _, s := range ow.picked {
-		if s.qos == 0 || !s.session.stored() {
-			continue
+		if s.queued(ow.message.QoS) {
+			add(s.shareTarget(), target{session: s.session, sub: s})
 		}
-		to := sessionstore.Target{Session: s.session.number, Group: s.share, Name: s.session.clientID}
-		if !s.session.connected() && s.share != 0 {
-			to = sessionstore.Target{Session: s.share, Name: s.filter}
-		}
-		add(to, target{session: s.session, sub: s})
 	}
 	return out
 }
 
-// cancel gives the room in queues back.
+// cancel gives the room in queues back, unless what it was made for is there.
 func (ow *owed) cancel() {
+	if ow.written.Load() {
+		return
+	}
 	for i := range ow.copies {
 		if r := ow.copies[i].reserve; r != nil {
 			r.Cancel()
@@ -238,42 +247,55 @@ func (ow *owed) cancel() {
 // settled delivers a message after its commit, and answers its publisher.
 func (g *Gateway) settled(t *turn, ow *owed) {
 	err := ow.failure()
+	if !ow.distributed && (err == nil || ow.written.Load()) {
+		ow.distributed = true
+		g.distribute(t, ow)
+		if err == nil && len(t.left) > 0 {
+			g.passLeft(t, ow)
+			return
+		}
+	}
 	if err != nil {
 		ow.cancel()
 		g.refuseOwed(t, ow, err)
 		return
 	}
-	g.distribute(t, ow)
 	if ow.acks {
 		ow.c.settleAck(t, ow.place, mqtt.Success)
 	}
 }
 
-// distribute delivers what has been committed.
+// distribute delivers what has been committed; it leaves t.left as deliverAll does.
 func (g *Gateway) distribute(t *turn, ow *owed) {
-	m := fromMessage(ow.message)
-	m.from = ow.from()
+	t.left = t.left[:0]
 	if ow.route.basicIngest {
 		return
 	}
+	m := fromMessage(ow.message)
+	m.from = ow.from()
 	picked, sends := t.picked, t.sends
 	t.picked, t.sends = ow.picked, nil // to other nodes it has gone already
 	g.deliverAll(t, ow.route, &m)
 	t.picked, t.sends = picked, sends
 	for i := range ow.copies {
-		id, left := ow.copies[i].reserve.ID(), ow.copies[i].reserve.Left()
-		for _, to := range left {
-			g.metrics.dropped("queue-full")
-			g.noteFull(to.Name, m.topic, "it does not get the message")
+		g.arrived(t, &ow.copies[i], &m)
+	}
+}
+
+// arrived gives a committed message to those of its sessions that are connected, here or on other nodes.
+func (g *Gateway) arrived(t *turn, q *queuedCopy, m *outgoing) {
+	id, left := q.reserve.ID(), q.reserve.Left()
+	for _, to := range left {
+		g.metrics.dropped("queue-full")
+		g.noteFull(to.Name, m.topic, "it does not get the message")
+	}
+	for i := range q.arrive {
+		if len(left) > 0 && slices.Contains(left, q.targets[i]) {
+			continue
 		}
-		for j := range ow.copies[i].arrive {
-			if len(left) > 0 && slices.Contains(left, ow.copies[i].targets[j]) {
-				continue
-			}
-			tg := &ow.copies[i].arrive[j]
-			tg.session.arrived(t, tg, &m, id)
-			g.nudge(tg.session, id)
-		}
+		tg := &q.arrive[i]
+		tg.session.arrived(t, tg, m, id)
+		g.nudge(tg.session, id)
 	}
 }
 

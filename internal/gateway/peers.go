@@ -47,16 +47,16 @@ func newMesh(g *Gateway, b *bus.Bus, cfg mesh.Config) *mesh.Mesh {
 	})
 }
 
-// deliverFromPeer gives a message of another node to this node's connected sessions; it runs on
-// the link's goroutine.
-func (g *Gateway) deliverFromPeer(m *mqtt.Message, groups []string) {
+// deliverFromPeer gives a message of another node to this node's connected sessions, and tells of which groups no
+// member took it; it runs on the link's goroutine.
+func (g *Gateway) deliverFromPeer(m *mqtt.Message, groups []string) (untaken []string) {
 	t := turn{g: g, now: g.now()}
 	if m.Recipient != "" {
 		if s := g.registry.get(m.Recipient); s != nil && s.conn.Load() != nil {
 			g.sendTo(&t, m)
 			t.flush()
 		}
-		return
+		return nil
 	}
 	r := &route{topic: m.Topic}
 	g.match(r)
@@ -64,18 +64,12 @@ func (g *Gateway) deliverFromPeer(m *mqtt.Message, groups []string) {
 	out.from = g.registry.get(m.Source.ClientID)
 	g.deliver(&t, r, &out) // leaves out what the sender has stored
 	for _, filter := range groups {
-		g.registry.groupMu.Lock()
-		gr := g.registry.groups[filter]
-		g.registry.groupMu.Unlock()
-		if gr == nil {
-			continue
-		}
-		if s, _, _ := gr.choose(&t, m.Topic, true); s != nil {
-			tg := target{session: s.session, sub: s}
-			g.deliverTo(&t, &tg, &out, 0)
+		if !g.takeHere(&t, filter, &out) {
+			untaken = append(untaken, filter)
 		}
 	}
 	t.flush()
+	return untaken
 }
 
 // recover is called when other nodes had taken this one for dead.

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -51,7 +50,7 @@ func (c *Connection) onPublish(t *turn, h mqtt.Header, body, raw []byte) verdict
 	if t.loop != nil && c.mayBlock(r, p) {
 		return handOver
 	}
-	if r.allowed && !t.pick(r) {
+	if r.allowed && !t.pick(r, p.QoS) {
 		return handOver
 	}
 	if c.tooFast(t) {
@@ -76,7 +75,10 @@ func (c *Connection) onPublish(t *turn, h mqtt.Header, body, raw []byte) verdict
 		m.packets[0] = raw // what goes out at QoS 0 is what came in
 	}
 	c.g.deliverAll(t, r, m)
-	if p.QoS > 0 {
+	switch {
+	case len(t.left) > 0:
+		c.publishLeft(t, r, p)
+	case p.QoS > 0:
 		c.puback(t, p.PacketID, mqtt.Success)
 	}
 	return goOn
@@ -336,71 +338,6 @@ func (c *Connection) message(t *turn, r *route, p *mqtt.Publish) *mqtt.Message {
 	}
 }
 
-// peerGroup is a shared subscription with members of clean sessions on another node.
-type peerGroup struct {
-	filter string
-	peer   *mesh.Peer
-}
-
-// peerSend is a message's way to another node: to those who are interested, and to a member of
-// each of groups.
-type peerSend struct {
-	peer   *mesh.Peer
-	groups []string
-}
-
-// pick chooses a member of each shared subscription of the route, and the nodes that the message
-// is sent to. It returns false in a loop when a worker must do that.
-func (t *turn) pick(r *route) bool {
-	t.picked, t.sends = t.picked[:0], t.sends[:0]
-	if len(r.peers) == 0 && len(r.elsewhere) == 0 {
-		for _, gr := range r.groups {
-			s, _, ok := gr.choose(t, r.topic, false)
-			if !ok {
-				return false
-			}
-			if s != nil {
-				t.picked = append(t.picked, s)
-			}
-		}
-		return true
-	}
-	for _, p := range r.peers {
-		t.sends = append(t.sends, peerSend{peer: p})
-	}
-	members := map[string][]*mesh.Peer{}
-	for _, e := range r.elsewhere {
-		members[e.filter] = append(members[e.filter], e.peer)
-	}
-	for _, gr := range r.groups {
-		s, here, ok := gr.choose(t, r.topic, false)
-		if !ok {
-			return false
-		}
-		peers := members[gr.filter]
-		delete(members, gr.filter)
-		if n := len(peers); n > 0 && rand.IntN(here+n) >= here {
-			t.sendToGroup(peers[rand.IntN(n)], gr.filter)
-		} else if s != nil {
-			t.picked = append(t.picked, s)
-		}
-	}
-	for filter, peers := range members {
-		t.sendToGroup(peers[rand.IntN(len(peers))], filter)
-	}
-	return true
-}
-
-func (t *turn) sendToGroup(p *mesh.Peer, filter string) {
-	for i := range t.sends {
-		if t.sends[i].peer == p {
-			t.sends[i].groups = append(t.sends[i].groups, filter)
-			return
-		}
-	}
-	t.sends = append(t.sends, peerSend{p, []string{filter}})
-}
-
 // owes tells whether something must be committed, or known elsewhere, before the message is
 // acknowledged.
 func (g *Gateway) owes(t *turn, r *route, qos byte, retain bool) bool {
@@ -417,7 +354,7 @@ func (g *Gateway) owes(t *turn, r *route, qos byte, retain bool) bool {
 			}
 		}
 		for _, s := range t.picked {
-			if s.qos > 0 && s.session.stored() {
+			if s.queued(qos) {
 				return true
 			}
 		}
@@ -426,15 +363,17 @@ func (g *Gateway) owes(t *turn, r *route, qos byte, retain bool) bool {
 }
 
 // deliverAll delivers to the route's sessions, to the picked members of groups, and sends to other
-// nodes.
+// nodes. t.left are then the members that did not take a QoS 1 message: others must.
 func (g *Gateway) deliverAll(t *turn, r *route, m *outgoing) {
 	g.deliver(t, r, m)
+	t.left = t.left[:0]
 	for _, s := range t.picked {
-		tg := target{session: s.session, sub: s}
-		if m.qos > 0 && s.qos > 0 && s.session.stored() {
+		if s.queued(m.qos) {
 			continue
 		}
-		g.deliverTo(t, &tg, m, 0)
+		if !g.deliverShared(t, s, m) && m.qos > 0 {
+			t.left = append(t.left, s)
+		}
 	}
 	if len(t.sends) > 0 && m.qos == 0 {
 		g.sendToPeers(t.sends, m)

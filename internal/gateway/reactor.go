@@ -60,6 +60,7 @@ type turn struct {
 	picked  []*subscription // members chosen for the message under way
 	members []*subscription // of a shared subscription, while one is chosen
 	sends   []peerSend      // nodes that it goes to
+	left    []*subscription // members that have not taken it
 
 	publish mqtt.Publish // the packet under way
 	message outgoing

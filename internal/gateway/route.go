@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"math/rand/v2"
 	"time"
 
 	"flotilla/internal/gateway/mesh"
@@ -231,46 +230,4 @@ func asAnswer(b bool) answer {
 		return yes
 	}
 	return no
-}
-
-// choose picks a member of a shared subscription that a message of topic goes to: one that is connected, here or, when
-// its session is stored, anywhere, and may receive it, at random; else one who is away and whose session is stored, for
-// the group's queue; nil when there is none. here is how many are connected, 0 when none of them may receive it. With
-// cleanOnly stored sessions are left out. ok is false when that can't be told without blocking: a worker must choose.
-func (gr *group) choose(t *turn, topic string, cleanOnly bool) (s *subscription, here int, ok bool) {
-	candidates := t.members[:0]
-	defer func() {
-		clear(candidates)
-		t.members = candidates[:0]
-	}()
-	gr.mu.RLock()
-	var absent *subscription
-	for _, m := range gr.members {
-		switch {
-		case cleanOnly && m.session.stored():
-		case m.session.connected():
-			candidates = append(candidates, m)
-		case m.session.stored():
-			absent = m
-		}
-	}
-	gr.mu.RUnlock()
-	here = len(candidates)
-	for left := here; left > 0; left-- {
-		i := rand.IntN(left)
-		m := candidates[i]
-		c := m.session.conn.Load()
-		if c == nil {
-			return m, here, true // on another node, or just gone: then it waits in its queue
-		}
-		tg := target{session: m.session, sub: m}
-		switch c.mayReceive(t, &tg, topic) {
-		case yes:
-			return m, here, true
-		case unknown:
-			return nil, here, false
-		}
-		candidates[i] = candidates[left-1]
-	}
-	return absent, 0, true
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"flotilla/internal/gateway/mesh"
 	"flotilla/internal/gateway/sessionstore"
 	"flotilla/internal/mqtt"
 )
@@ -33,12 +34,12 @@ type session struct {
 func (s *session) stored() bool { return s.number != 0 }
 
 // connected tells whether the client is connected, here or on another node.
-func (s *session) connected() bool {
-	if s.conn.Load() != nil {
-		return true
-	}
+func (s *session) connected() bool { return s.conn.Load() != nil || s.peer() != nil }
+
+// peer is the other node that a stored session's client is connected to; nil for none.
+func (s *session) peer() *mesh.Peer {
 	if !s.stored() || s.g.mesh == nil || s.g.mesh.Alone() {
-		return false
+		return nil
 	}
 	s.mu.Lock()
 	node := ""
@@ -47,10 +48,10 @@ func (s *session) connected() bool {
 	}
 	s.mu.Unlock()
 	if node == "" || node == s.g.cfg.NodeID {
-		return false
+		return nil
 	}
-	_, there := s.g.mesh.Peer(node)
-	return there
+	p, _ := s.g.mesh.Peer(node)
+	return p
 }
 
 func (s *session) persistent() bool { return s.stored() }
@@ -154,6 +155,13 @@ func newRegistry() *registry {
 
 func (r *registry) turn(clientID string) *sync.Mutex {
 	return &r.turns[maphash.String(r.seed, clientID)%uint64(len(r.turns))]
+}
+
+// group is a shared subscription; nil when nobody here is in it.
+func (r *registry) group(filter string) *group {
+	r.groupMu.Lock()
+	defer r.groupMu.Unlock()
+	return r.groups[filter]
 }
 
 func (r *registry) get(clientID string) *session {

@@ -21,7 +21,7 @@ func BenchmarkSend(b *testing.B) {
 	h := hub(b)
 	n := 0
 	one := join(b, h.URL(), "n1", mesh.Config{}, mesh.Handlers{})
-	join(b, h.URL(), "n2", mesh.Config{}, mesh.Handlers{Deliver: func(*mqtt.Message, []string) { n++ }})
+	join(b, h.URL(), "n2", mesh.Config{}, mesh.Handlers{Deliver: func(*mqtt.Message, []string) []string { n++; return nil }})
 	eventually(b, "joined", func() bool { return !one.Alone() })
 	p := peer(b, one.Mesh, "n2")
 	m := &mqtt.Message{Topic: "fleet/7/device/4711/state", Payload: make([]byte, 128), QoS: 1, Received: time.Now(), Source: mqtt.Source{ClientID: "device4711"}}

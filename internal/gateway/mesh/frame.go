@@ -3,6 +3,7 @@ package mesh
 import (
 	"encoding/binary"
 	"errors"
+	"time"
 
 	"flotilla/internal/gateway/codec"
 	"flotilla/internal/mqtt"
@@ -49,6 +50,8 @@ const (
 	recKick         = 8  // 8 bytes request, 8 epoch, client id
 	recChanged      = 9  // 8 bytes request, client id
 	recDone         = 10 // 8 bytes request, byte code
+	recShared       = 11 // 8 bytes request, then as recMessage
+	recOutcome      = 12 // 8 bytes request, groups of which nobody took the message (count, texts)
 )
 
 const (
@@ -56,7 +59,7 @@ const (
 	maxVersion   = 128
 	maxClientID  = 65535
 	maxFilter    = 65535
-	maxGroups    = 1024
+	maxGroups    = 1 << 16
 	frameTrailer = 8 + 8 + 8 // after the common head
 )
 
@@ -157,15 +160,19 @@ func appendRecord(dst []byte, kind byte, body ...[]byte) []byte {
 	return dst
 }
 
-// appendMessage encodes a message record; its length, three bytes, is known last.
-func appendMessage(dst []byte, m *mqtt.Message, groups []string) []byte {
-	dst = append(dst, recMessage, 0, 0, 0, 0)
-	start := len(dst)
-	dst = binary.AppendUvarint(dst, uint64(len(groups)))
-	for _, g := range groups {
-		dst = appendText(dst, g)
+// appendMessage encodes a message record; its length, four bytes, is known last. A
+// request other than 0 asks for a recOutcome.
+func appendMessage(dst []byte, request uint64, m *mqtt.Message, groups []string) []byte {
+	kind := byte(recMessage)
+	if request != 0 {
+		kind = recShared
 	}
-	dst = codec.Append(dst, m)
+	dst = append(dst, kind, 0, 0, 0, 0)
+	start := len(dst)
+	if request != 0 {
+		dst = binary.BigEndian.AppendUint64(dst, request)
+	}
+	dst = codec.Append(appendGroups(dst, groups), m)
 	n := len(dst) - start
 	for i := range 4 {
 		dst[start-4+i] = byte(n>>(7*i))&0x7f | 0x80
@@ -174,22 +181,35 @@ func appendMessage(dst []byte, m *mqtt.Message, groups []string) []byte {
 	return dst
 }
 
-// parseMessage decodes a message record; it keeps nothing of body.
-func parseMessage(body []byte) (m *mqtt.Message, groups []string, err error) {
-	n, size := binary.Uvarint(body)
-	if size <= 0 || n > maxGroups || n > uint64(len(body)) {
+func appendGroups(dst []byte, groups []string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(groups)))
+	for _, g := range groups {
+		dst = appendText(dst, g)
+	}
+	return dst
+}
+
+func cutGroups(b []byte) (groups []string, rest []byte, err error) {
+	n, size := binary.Uvarint(b)
+	if size <= 0 || n > maxGroups || n > uint64(len(b)) {
 		return nil, nil, errMalformed
 	}
-	body = body[size:]
-	if n > 0 {
-		groups = make([]string, 0, n)
-		for range n {
-			var g []byte
-			if g, body, err = cutText(body, maxFilter); err != nil {
-				return nil, nil, err
-			}
-			groups = append(groups, string(g))
+	b = b[size:]
+	for range n {
+		var g []byte
+		if g, b, err = cutText(b, maxFilter); err != nil {
+			return nil, nil, err
 		}
+		groups = append(groups, string(g))
+	}
+	return groups, b, nil
+}
+
+// parseMessage decodes a message record; it keeps nothing of body.
+func parseMessage(body []byte) (m *mqtt.Message, groups []string, err error) {
+	groups, body, err = cutGroups(body)
+	if err != nil {
+		return nil, nil, err
 	}
 	// The frame holds many messages, of which some are kept for longer: each has
 	// its own bytes.
@@ -259,6 +279,18 @@ func parseDone(body []byte) (id uint64, code byte, err error) {
 	return binary.BigEndian.Uint64(body), body[8], nil
 }
 
+func appendOutcome(dst []byte, id uint64, untaken []string) []byte {
+	return appendRecord(dst, recOutcome, binary.BigEndian.AppendUint64(nil, id), appendGroups(nil, untaken))
+}
+
+// cutRequest takes the number of a request from the front of b.
+func cutRequest(b []byte) (id uint64, rest []byte, err error) {
+	if len(b) < 8 {
+		return 0, nil, errMalformed
+	}
+	return binary.BigEndian.Uint64(b), b[8:], nil
+}
+
 func appendNudge(dst []byte, clientID string, id int64) []byte {
 	var b [binary.MaxVarintLen64]byte
 	return appendRecord(dst, recNudge, b[:binary.PutUvarint(b[:], uint64(id))], []byte(clientID))
@@ -270,4 +302,19 @@ func parseNudge(body []byte) (clientID string, id int64, err error) {
 		return "", 0, errMalformed
 	}
 	return string(body[n:]), int64(v), nil
+}
+
+// appendQuestion writes what follows the head of a question that waits for limit.
+func appendQuestion(dst []byte, to uint64, limit time.Duration, question []byte) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, to)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(limit.Milliseconds()))
+	return append(dst, question...)
+}
+
+func parseQuestion(b []byte) (to uint64, limit time.Duration, question []byte, err error) {
+	if len(b) < 12 {
+		return 0, 0, nil, errMalformed
+	}
+	limit = time.Duration(binary.BigEndian.Uint32(b[8:])) * time.Millisecond
+	return binary.BigEndian.Uint64(b), min(limit, maxQuestionTime), b[12:], nil
 }

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -39,7 +40,9 @@ func frame(m *Mesh, link, seq uint64, records ...[]byte) *nats.Msg {
 
 func seeds() [][]byte {
 	var s [][]byte
-	s = append(s, appendMessage(nil, &mqtt.Message{Topic: "t", Payload: []byte("p"), QoS: 1}, []string{"$share/g/t"}))
+	s = append(s, appendMessage(nil, 0, &mqtt.Message{Topic: "t", Payload: []byte("p"), QoS: 1}, []string{"$share/g/t"}))
+	s = append(s, appendMessage(nil, 7, &mqtt.Message{Topic: "t", QoS: 1}, []string{"$share/g/t"}))
+	s = append(s, appendOutcome(nil, 7, []string{"$share/g/t"}))
 	d := delta{[]uint64{1, 2}, []uint64{1}, []string{"a/+", "$share/g/x", "#"}, []string{"a/+"}}
 	d.records(func(r []byte) { s = append(s, r) })
 	s = append(s, appendRecord(nil, recSynced), appendNudge(nil, "c", 9), request{recKick, 1, 2, "c"}.append(nil),
@@ -84,18 +87,28 @@ func FuzzMessages(f *testing.F) {
 	ack := appendHeader(nil, header{kindAck, "peer", 1})
 	ack = append(ack, make([]byte, frameTrailer+1)...)
 	f.Add(ack)
+	f.Add(appendQuestion(appendHeader(nil, header{kindQuestion, "peer", 1}), m.incarnation, time.Second, []byte("?")))
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		msg := &nats.Msg{Data: b}
 		m.heardAlive(msg)
 		m.heardFrame(msg)
 		m.heardAck(msg)
+		m.heardQuestion(msg)
+		if _, rest, err := parseHeader(b); err == nil {
+			_, _, _, _ = parseQuestion(rest)
+		}
 	})
 }
 
 func TestFramesAreTakenInOrderOnce(t *testing.T) {
 	var got []string
-	m, p := deaf(t, Handlers{Deliver: func(msg *mqtt.Message, _ []string) { got = append(got, string(msg.Payload)) }})
-	say := func(s string) []byte { return appendMessage(nil, &mqtt.Message{Topic: "t", Payload: []byte(s)}, nil) }
+	m, p := deaf(t, Handlers{Deliver: func(msg *mqtt.Message, _ []string) []string {
+		got = append(got, string(msg.Payload))
+		return nil
+	}})
+	say := func(s string) []byte {
+		return appendMessage(nil, 0, &mqtt.Message{Topic: "t", Payload: []byte(s)}, nil)
+	}
 	again := func() bool { p.mu.Lock(); defer p.mu.Unlock(); a := p.again; p.again = false; return a }
 	for i, step := range []struct {
 		link, seq uint64
@@ -220,5 +233,41 @@ func BenchmarkAlone(b *testing.B) {
 	defer m.Close()
 	for b.Loop() {
 		m.Interested("device/4711/command", func(*Peer) {})
+	}
+}
+
+// What a node has acknowledged, and then forgets who asked, has no known outcome; what it has not, is sent again.
+func TestOutcomesThatAreLost(t *testing.T) {
+	m, p := deaf(t, Handlers{})
+	ended := map[string]error{}
+	send := func(name string, acknowledged bool) uint64 {
+		id, taken := m.requests.share(p, []string{name}, func(err error) { ended[name] = err })
+		if acknowledged {
+			taken(nil)
+		}
+		return id
+	}
+	first := send("acknowledged", true)
+	send("on its way", false)
+	m.forgotten(p)
+	if err, ok := ended["acknowledged"]; !ok || !errors.Is(err, ErrSilent) || len(ended) != 1 {
+		t.Errorf("ended: %v", ended)
+	}
+	m.requests.outcome(p, first, nil) // too late
+	m.requests.gone(p, ErrGone)
+	if !errors.Is(ended["acknowledged"], ErrSilent) || !errors.Is(ended["on its way"], ErrGone) || len(m.requests.waiting) != 0 {
+		t.Errorf("ended: %v", ended)
+	}
+	send("never told", true)
+	m.requests.late()
+	if len(ended) != 2 {
+		t.Error("late at once")
+	}
+	for _, w := range m.requests.waiting {
+		w.taken = w.taken.Add(-outcomeWait)
+	}
+	m.requests.late()
+	if !errors.Is(ended["never told"], ErrSilent) {
+		t.Errorf("ended: %v", ended)
 	}
 }

@@ -155,6 +155,19 @@ var errTooLarge = errors.New("mesh: the message is larger than NATS takes")
 
 func (l *link) message(msg *mqtt.Message, groups []string, done func(error)) error {
 	n := 128 + len(msg.Topic) + len(msg.Payload) // about
+	request := uint64(0)
+	if len(groups) > 0 && done != nil {
+		request, done = l.m.requests.share(l.peer, groups, done)
+	}
+	err := l.add(n, request, msg, groups, done)
+	if err != nil && request != 0 && !l.m.requests.forget(request) {
+		return nil // the end of the peer has been told to done already
+	}
+	return err
+}
+
+// add puts a message of about n bytes into the batch that is open.
+func (l *link) add(n int, request uint64, msg *mqtt.Message, groups []string, done func(error)) error {
 	l.mu.Lock()
 	if l.dead != nil {
 		err := l.dead
@@ -167,7 +180,7 @@ func (l *link) message(msg *mqtt.Message, groups []string, done func(error)) err
 	}
 	b := l.slot(n)
 	before := len(b.buf)
-	b.buf = appendMessage(b.buf, msg, groups)
+	b.buf = appendMessage(b.buf, request, msg, groups)
 	n = len(b.buf) - before
 	if len(b.buf) > frameBytes {
 		if max := int(l.m.conn.MaxPayload()); max > 0 && len(b.buf) > max {
@@ -379,6 +392,7 @@ func (l *link) restart(number uint64) {
 	l.m.own.mu.Unlock()
 	l.signal()
 	l.m.log.Info("mesh: the node had forgotten this one", "node", l.peer.id)
+	l.m.forgotten(l.peer)
 	if fn := l.m.h.Missed; fn != nil {
 		fn(l.peer.id)
 	}

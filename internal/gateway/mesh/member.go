@@ -197,7 +197,7 @@ func (m *Mesh) drop(p *Peer, why error, farewell bool) {
 
 	close(p.gone)
 	p.link.fail(why)
-	m.requests.gone(p)
+	m.requests.gone(p, why)
 	if errors.Is(why, ErrClosed) {
 		return
 	}
@@ -224,6 +224,7 @@ func (m *Mesh) beat() {
 			m.connected.Store(now)
 			m.sayAlive(m.broadcast(), false)
 		}
+		m.requests.late()
 		// A node that has slept itself can not tell who was silent.
 		slept := time.Duration(now-last) > m.cfg.Timeout/2
 		last = now

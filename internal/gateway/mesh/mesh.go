@@ -28,6 +28,9 @@ var (
 	// ErrCut says that the peer was dropped while this node had no connection to
 	// NATS: it is this node that is gone, and the peer's clients may be there.
 	ErrCut = errors.New("mesh: this node is cut off")
+	// ErrSilent says that the peer has not told in time what became of a message for
+	// its groups: they may have it or not.
+	ErrSilent = errors.New("mesh: the node does not say what became of the message")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("mesh: closed")
 )
@@ -48,9 +51,10 @@ type Config struct {
 // SessionChanged run on a few goroutines of their own, with a deadline, in no order.
 type Handlers struct {
 	// Deliver gives a message to this node's own matching subscriptions that no
-	// queue serves, and to a member of each of groups ($share/name/filter). The
-	// message is the caller's to keep. The sender's PUBACK may follow its return.
-	Deliver func(m *mqtt.Message, groups []string)
+	// queue serves, and to a member of each of groups ($share/name/filter); it
+	// returns those of which no member here took it. The message is the caller's
+	// to keep. The sender's PUBACK may follow its return.
+	Deliver func(m *mqtt.Message, groups []string) (untaken []string)
 	// Nudge tells that message id was queued for a client that may be connected here.
 	Nudge func(clientID string, id int64)
 	// Kick ends a connection of the client id with an epoch below the given one,
@@ -395,7 +399,8 @@ func (m *Mesh) Announce(ctx context.Context, add, remove []string) error {
 // not block and does not keep msg. With an error nothing was sent, and done is not
 // called: ErrFull, or ErrGone, ErrCut, ErrClosed for a peer that is no member.
 // Otherwise done, if not nil, is called once: nil when the peer has delivered the
-// message to its clients, else ErrGone, ErrCut or ErrClosed. It is called on the
+// message to its clients, *UntakenError when that is so but for some of groups, else
+// ErrGone, ErrCut or ErrClosed, or with groups ErrSilent. It is called on the
 // mesh's goroutines and must not block. QoS 0 messages go the same way; pass nil.
 func (m *Mesh) Send(p *Peer, msg *mqtt.Message, groups []string, done func(error)) error {
 	return p.link.message(msg, groups, done)

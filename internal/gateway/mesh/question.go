@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -17,8 +16,6 @@ const (
 	maxQuestionBytes = 32 << 20
 	// maxQuestionTime is how long a question of another node may take.
 	maxQuestionTime = 30 * time.Second
-
-	questionHead = 8 + 4 // after the common head
 )
 
 // ErrTooLarge says that a question or its answer is larger than NATS takes.
@@ -75,9 +72,7 @@ func (m *Mesh) put(ctx context.Context, p *Peer, question []byte) ([]byte, error
 		return nil, context.DeadlineExceeded
 	}
 	buf := appendHeader(make([]byte, 0, 64+len(p.id)+len(question)), header{kindQuestion, m.node, m.incarnation})
-	buf = binary.BigEndian.AppendUint64(buf, p.incarnation)
-	buf = binary.BigEndian.AppendUint32(buf, uint32(left.Milliseconds()))
-	buf = append(buf, question...)
+	buf = appendQuestion(buf, p.incarnation, left, question)
 	if max := m.conn.MaxPayload(); max > 0 && int64(len(buf)) > max {
 		return nil, ErrTooLarge
 	}
@@ -118,15 +113,18 @@ func (m *Mesh) put(ctx context.Context, p *Peer, question []byte) ([]byte, error
 // heardQuestion has a question of another node worked on.
 func (m *Mesh) heardQuestion(msg *nats.Msg) {
 	h, rest, err := parseHeader(msg.Data)
-	if err != nil || h.kind != kindQuestion || len(rest) < questionHead || msg.Reply == "" {
+	if err != nil || h.kind != kindQuestion || msg.Reply == "" {
 		m.malformed("question", err)
 		return
 	}
-	if binary.BigEndian.Uint64(rest) != m.incarnation || h.node == m.node || m.closed.Load() || m.heard(h) == nil {
+	to, limit, question, err := parseQuestion(rest)
+	if err != nil {
+		m.malformed("question", err)
 		return
 	}
-	limit := min(time.Duration(binary.BigEndian.Uint32(rest[8:]))*time.Millisecond, maxQuestionTime)
-	question := rest[questionHead:]
+	if to != m.incarnation || h.node == m.node || m.closed.Load() || m.heard(h) == nil {
+		return
+	}
 	if !m.questions.begin(len(question)) {
 		m.answer(msg.Reply, codeBusy, nil)
 		return

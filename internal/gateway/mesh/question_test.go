@@ -22,8 +22,8 @@ func ask(t testing.TB, m *mesh.Mesh, node, question string) (string, error) {
 
 func TestQuestionsAreAnswered(t *testing.T) {
 	h := hub(t)
-	one := join(t, h.URL(), "n1", quick, mesh.Handlers{})
-	join(t, h.URL(), "n2", quick, mesh.Handlers{Answer: func(ctx context.Context, q []byte) ([]byte, error) {
+	one := join(t, h.URL(), "n1", steady, mesh.Handlers{})
+	join(t, h.URL(), "n2", steady, mesh.Handlers{Answer: func(ctx context.Context, q []byte) ([]byte, error) {
 		if _, ok := ctx.Deadline(); !ok {
 			return nil, errors.New("no deadline")
 		}
@@ -59,8 +59,8 @@ func TestQuestionsAreAnswered(t *testing.T) {
 func TestQuestionsEndWithTheirDeadline(t *testing.T) {
 	h := hub(t)
 	ended := make(chan struct{})
-	one := join(t, h.URL(), "n1", quick, mesh.Handlers{})
-	join(t, h.URL(), "n2", quick, mesh.Handlers{Answer: func(ctx context.Context, _ []byte) ([]byte, error) {
+	one := join(t, h.URL(), "n1", steady, mesh.Handlers{})
+	join(t, h.URL(), "n2", steady, mesh.Handlers{Answer: func(ctx context.Context, _ []byte) ([]byte, error) {
 		<-ctx.Done()
 		close(ended)
 		return nil, ctx.Err()
@@ -78,8 +78,8 @@ func TestQuestionsEndWithTheirDeadline(t *testing.T) {
 func TestQuestionsAreBounded(t *testing.T) {
 	h := hub(t)
 	begun, hold := make(chan struct{}, 4096), make(chan struct{})
-	one := join(t, h.URL(), "n1", quick, mesh.Handlers{})
-	join(t, h.URL(), "n2", quick, mesh.Handlers{Answer: func(context.Context, []byte) ([]byte, error) {
+	one := join(t, h.URL(), "n1", steady, mesh.Handlers{})
+	join(t, h.URL(), "n2", steady, mesh.Handlers{Answer: func(context.Context, []byte) ([]byte, error) {
 		begun <- struct{}{}
 		<-hold
 		return nil, nil
@@ -111,8 +111,8 @@ func TestQuestionsAreBounded(t *testing.T) {
 func TestQuestionsEndWithTheNode(t *testing.T) {
 	h := hub(t)
 	asked := make(chan struct{})
-	one := join(t, h.URL(), "n1", quick, mesh.Handlers{})
-	two := join(t, h.URL(), "n2", quick, mesh.Handlers{Answer: func(ctx context.Context, _ []byte) ([]byte, error) {
+	one := join(t, h.URL(), "n1", mesh.Config{}, mesh.Handlers{})
+	two := join(t, h.URL(), "n2", mesh.Config{}, mesh.Handlers{Answer: func(ctx context.Context, _ []byte) ([]byte, error) {
 		close(asked)
 		<-ctx.Done()
 		return nil, ctx.Err()

@@ -91,6 +91,31 @@ func (m *Mesh) record(p *Peer, kind byte, body []byte) (interest bool, err error
 			m.h.Deliver(msg, groups)
 		}
 		return false, err
+	case recShared:
+		id, body, err := cutRequest(body)
+		if err != nil {
+			return false, err
+		}
+		msg, groups, err := parseMessage(body)
+		if err != nil {
+			return false, err
+		}
+		untaken := groups
+		if m.h.Deliver != nil {
+			untaken = m.h.Deliver(msg, groups)
+		}
+		p.link.record([][]byte{appendOutcome(nil, id, untaken)}, nil)
+		return false, nil
+	case recOutcome:
+		id, body, err := cutRequest(body)
+		if err != nil {
+			return false, err
+		}
+		untaken, _, err := cutGroups(body)
+		if err == nil {
+			m.requests.outcome(p, id, untaken)
+		}
+		return false, err
 	case recAddExact:
 		return true, p.theirs.addExact(body)
 	case recRemoveExact:

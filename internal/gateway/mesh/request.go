@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -24,24 +26,122 @@ type requests struct {
 	waiting map[uint64]*waiting
 }
 
+// waiting is a request to a peer: one that asks (answer), or a message for its groups
+// (done).
 type waiting struct {
 	peer   *Peer
+	record []byte     // of an ask: may be sent again
 	answer chan error // of one
+
+	done   func(error)
+	groups []string
+	taken  time.Time // when the peer has acknowledged the message, which is not sent again; zero: not yet
 }
 
-func (r *requests) add(p *Peer) (id uint64, answer chan error) {
+// number is that of the next request.
+func (r *requests) number() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last++
-	w := &waiting{p, make(chan error, 1)}
-	r.waiting[r.last] = w
-	return r.last, w.answer
+	return r.last
 }
 
-func (r *requests) forget(id uint64) {
+func (r *requests) put(id uint64, w *waiting) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.waiting[id] = w
+}
+
+// share notes a message for groups of p. taken is to be called when its frame ends, done
+// will be by the outcome.
+func (r *requests) share(p *Peer, groups []string, done func(error)) (id uint64, taken func(error)) {
+	w := &waiting{peer: p, done: done, groups: groups}
+	id = r.number()
+	r.put(id, w)
+	return id, func(err error) {
+		if err == nil {
+			r.mu.Lock()
+			w.taken = time.Now()
+			r.mu.Unlock()
+		}
+	}
+}
+
+// forget tells whether the request was still waiting.
+func (r *requests) forget(id uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, there := r.waiting[id]
 	delete(r.waiting, id)
+	return there
+}
+
+// UntakenError says that a message was delivered, but to no member of these shared
+// subscriptions ($share/name/filter).
+type UntakenError struct{ Groups []string }
+
+func (e *UntakenError) Error() string {
+	return "mesh: no member of " + strings.Join(e.Groups, ", ") + " took the message"
+}
+
+// outcome ends the request for a message for groups of p.
+func (r *requests) outcome(p *Peer, id uint64, untaken []string) {
+	r.mu.Lock()
+	w := r.waiting[id]
+	if w == nil || w.peer != p || w.done == nil {
+		r.mu.Unlock()
+		return
+	}
+	delete(r.waiting, id)
+	r.mu.Unlock()
+	untaken = slices.DeleteFunc(untaken, func(g string) bool { return !slices.Contains(w.groups, g) })
+	if len(untaken) > 0 {
+		w.done(&UntakenError{untaken})
+		return
+	}
+	w.done(nil)
+}
+
+// outcomeWait is how long a node that has acknowledged a message for its groups may take
+// to say what became of it.
+const outcomeWait = 10 * time.Second
+
+// late ends the messages for groups that are waited for too long.
+func (r *requests) late() {
+	end := time.Now().Add(-outcomeWait)
+	r.drop(func(w *waiting) bool { return !w.taken.IsZero() && w.taken.Before(end) }, ErrSilent)
+}
+
+// drop ends the messages for groups that are so.
+func (r *requests) drop(so func(*waiting) bool, err error) {
+	var all []func(error)
+	r.mu.Lock()
+	for id, w := range r.waiting {
+		if w.done != nil && so(w) {
+			delete(r.waiting, id)
+			all = append(all, w.done)
+		}
+	}
+	r.mu.Unlock()
+	for _, done := range all {
+		done(err)
+	}
+}
+
+// forgotten is called when p had dropped this node: what it wanted to answer is lost. Requests
+// are sent again; of messages for groups nobody knows who took them.
+func (m *Mesh) forgotten(p *Peer) {
+	r := &m.requests
+	r.drop(func(w *waiting) bool { return w.peer == p && !w.taken.IsZero() }, ErrSilent)
+	var records [][]byte
+	r.mu.Lock()
+	for _, w := range r.waiting {
+		if w.peer == p && w.answer != nil {
+			records = append(records, w.record)
+		}
+	}
+	r.mu.Unlock()
+	p.link.record(records, nil)
 }
 
 // answer ends a request to p.
@@ -49,7 +149,7 @@ func (r *requests) answer(p *Peer, id uint64, code byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w := r.waiting[id]
-	if w == nil || w.peer != p {
+	if w == nil || w.peer != p || w.answer == nil {
 		return
 	}
 	delete(r.waiting, id)
@@ -64,11 +164,12 @@ func (r *requests) answer(p *Peer, id uint64, code byte) {
 }
 
 // gone ends all requests to a node that is gone: it holds nothing any more.
-func (r *requests) gone(p *Peer) {
+func (r *requests) gone(p *Peer, why error) {
+	r.drop(func(w *waiting) bool { return w.peer == p }, why)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, w := range r.waiting {
-		if w.peer == p {
+		if w.peer == p && w.answer != nil {
 			delete(r.waiting, id)
 			w.answer <- nil
 		}
@@ -84,10 +185,12 @@ func (m *Mesh) ask(ctx context.Context, peers []*Peer, r request) error {
 	}
 	all := make([]asked, 0, len(peers))
 	for _, p := range peers {
-		id, answer := m.requests.add(p)
-		r.id = id
-		all = append(all, asked{p, id, answer})
-		p.link.record([][]byte{r.append(nil)}, nil)
+		w := &waiting{peer: p, answer: make(chan error, 1)}
+		r.id = m.requests.number()
+		w.record = r.append(nil)
+		m.requests.put(r.id, w)
+		all = append(all, asked{p, r.id, w.answer})
+		p.link.record([][]byte{w.record}, nil)
 	}
 	var errs []error
 	for _, a := range all {
