@@ -28,7 +28,7 @@ func TestAuthorityIsSharedAndKept(t *testing.T) {
 		for i := range roots { // nodes that start at the same time
 			dirs[i] = t.TempDir()
 			wg.Go(func() {
-				a, err := identity.OpenAuthority(t.Context(), db, dirs[i], "", nil)
+				a, err := identity.OpenAuthority(t.Context(), db, identity.AuthorityConfig{Dir: dirs[i]})
 				if err != nil {
 					t.Error(err)
 					return
@@ -43,10 +43,17 @@ func TestAuthorityIsSharedAndKept(t *testing.T) {
 				t.Errorf("node %d has another root", i)
 			}
 		}
-		a := must[*identity.Authority](t)(identity.OpenAuthority(t.Context(), db, dirs[0], "", nil))
+		a := must[*identity.Authority](t)(identity.OpenAuthority(t.Context(), db, identity.AuthorityConfig{Dir: dirs[0]}))
 		r := a.Root()
-		if !r.IsCA || r.MaxPathLen != 0 || !r.MaxPathLenZero || r.SerialNumber.BitLen() < 128 || r.KeyUsage&x509.KeyUsageCertSign == 0 || r.NotBefore.After(time.Now()) {
-			t.Errorf("root: %+v", r)
+		if !r.IsCA || r.MaxPathLen != 1 || r.SerialNumber.BitLen() < 128 || r.KeyUsage&x509.KeyUsageCertSign == 0 || r.NotBefore.After(time.Now()) {
+			t.Errorf("root %v: path length %d, key usage %v", r.Subject, r.MaxPathLen, r.KeyUsage)
+		}
+		i := a.Issuing()
+		if !i.IsCA || i.MaxPathLen != 0 || !i.MaxPathLenZero || i.KeyUsage&x509.KeyUsageCRLSign == 0 || i.CheckSignatureFrom(r) != nil || bytes.Equal(i.RawSubjectPublicKeyInfo, r.RawSubjectPublicKeyInfo) {
+			t.Errorf("issuing authority %v: path length %d, key usage %v", i.Subject, i.MaxPathLen, i.KeyUsage)
+		}
+		if file := must[[]byte](t)(os.ReadFile(filepath.Join(dirs[0], "ca", "issuing.pem"))); !bytes.Equal(file, a.IssuingPEM()) {
+			t.Error("ca/issuing.pem is another certificate")
 		}
 	})
 }
@@ -54,7 +61,7 @@ func TestAuthorityIsSharedAndKept(t *testing.T) {
 func TestAuthorityPassphrase(t *testing.T) {
 	db, dir, ctx := storetest.Open(t), t.TempDir(), t.Context()
 	open := func(passphrase string) (*identity.Authority, error) {
-		return identity.OpenAuthority(ctx, db, dir, passphrase, nil)
+		return identity.OpenAuthority(ctx, db, identity.AuthorityConfig{Dir: dir, Passphrase: passphrase})
 	}
 	plain := must[*identity.Authority](t)(open(""))
 	sealed := must[*identity.Authority](t)(open("secret")) // seals what lies there

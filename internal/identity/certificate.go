@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -46,7 +47,11 @@ type Things interface {
 // Config is the room's part of the configuration; its zero value works.
 type Config struct {
 	KeyType      string `name:"identity.key-type" default:"ecdsa" enum:"ecdsa,rsa" help:"Keys that CreateKeysAndCertificate makes: ecdsa (P-256) or rsa (2048 bits, as AWS)."`
-	CAPassphrase string `name:"identity.ca-passphrase" help:"Seals the certificate authority's key in the store."`
+	CAPassphrase string `name:"identity.ca-passphrase" help:"Seals the keys of the certificate authority in the store."`
+	Signer       string `name:"identity.signer" help:"Who keeps the key of the issuing authority, unless the store does: exec:PROGRAM ARGS... or https://..."`
+
+	CertificateValidity time.Duration `name:"identity.certificate-validity" help:"How long certificates of devices are valid that are issued here; 0 is until the end of 2049, as AWS."`
+	CRLURL              string        `name:"identity.crl-url" help:"Where others find the revocation list; written into certificates of devices when set."`
 }
 
 // Deps are the others that the room works with.
@@ -74,6 +79,7 @@ type Certificates struct {
 	publisher Publisher
 	tags      Tags
 	recent    attempts
+	listing   sync.Mutex // held while a revocation list is issued
 	cache     cache
 	names     names
 }
@@ -113,7 +119,10 @@ func (c *Certificates) add(ctx context.Context, r *record) error {
 	return c.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
 		r.generation = uuid.NewString()
 		c.changed(ctx, r.id)
-		return insertCertificate(tx, r)
+		if err := insertCertificate(tx, r); err != nil {
+			return err
+		}
+		return c.noteRevocation(tx, r, "")
 	})
 }
 
@@ -133,7 +142,7 @@ func initialStatus(active *bool) string {
 // is given out; it is not kept.
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateKeysAndCertificate.html
 func (c *Certificates) CreateKeysAndCertificate(ctx context.Context, in *iot.CreateKeysAndCertificateRequest) (*iot.CreateKeysAndCertificateResponse, error) {
-	i, err := c.issueWithKeys(endOfTime)
+	i, err := c.issueWithKeys(c.deviceNotAfter())
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +164,7 @@ func (c *Certificates) created(i *issued) *iot.CreateKeysAndCertificateResponse 
 // certificate each time.
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html
 func (c *Certificates) CreateCertificateFromCsr(ctx context.Context, in *iot.CreateCertificateFromCsrRequest) (*iot.CreateCertificateFromCsrResponse, error) {
-	i, err := c.issueFromCSR(in.CertificateSigningRequest, endOfTime)
+	i, err := c.issueFromCSR(in.CertificateSigningRequest, c.deviceNotAfter())
 	if err != nil {
 		return nil, err
 	}
@@ -303,10 +312,14 @@ func (c *Certificates) UpdateCertificate(ctx context.Context, in *iot.UpdateCert
 		if r.claim == "" {
 			r.pendingUntil = 0
 		}
+		was := r.status
 		r.status, r.modified = in.NewStatus, c.now().UnixMilli()
 		r.revision++
 		r.generation = uuid.NewString()
 		c.changed(ctx, id)
+		if err := c.noteRevocation(tx, r, was); err != nil {
+			return err
+		}
 		return updateStatus(tx, r)
 	})
 	if err != nil {

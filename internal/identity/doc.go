@@ -1,7 +1,7 @@
 // Package identity answers which principal a connection is.
 //
-// It owns the installation's certificate authority, issues the server's TLS certificates from it, and keeps the
-// certificates of devices: issued here (CreateKeysAndCertificate, CreateCertificateFromCsr), brought along
+// It owns the installation's certificate authority, a root and an issuing authority below it, issues the server's TLS
+// certificates from it, and keeps the certificates of devices: issued here (CreateKeysAndCertificate, CreateCertificateFromCsr), brought along
 // (RegisterCertificate, RegisterCertificateWithoutCA), or short-lived claims of a provisioning template.
 //
 //	                     RegisterCertificate status ACTIVE, setAsActive

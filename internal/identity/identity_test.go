@@ -110,7 +110,7 @@ func (c *clock) advance(d time.Duration) {
 func newWorld(t testing.TB, db *store.DB, cfg identity.Config) *world {
 	t.Helper()
 	w := &world{registry: &registry{things: map[string][]string{}}, clock: &clock{now: time.Now()}, db: db}
-	ca, err := identity.OpenAuthority(t.Context(), db, t.TempDir(), "", w.clock.Now)
+	ca, err := identity.OpenAuthority(t.Context(), db, identity.AuthorityConfig{Dir: t.TempDir(), Now: w.clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,6 +185,13 @@ func wantRefused(t *testing.T, err error, reason identity.Reason) {
 	}
 }
 
+// between holds the certificate between those of devices and the root.
+func between(w *world) *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(w.Authority().Issuing())
+	return p
+}
+
 func TestCreateKeysAndCertificate(t *testing.T) {
 	for _, keyType := range []string{"ecdsa", "rsa"} {
 		t.Run(keyType, func(t *testing.T) {
@@ -194,7 +201,7 @@ func TestCreateKeysAndCertificate(t *testing.T) {
 			if *out.CertificateId != identity.CertificateID(leaf) || *out.CertificateArn != "arn:aws:iot:us-east-1:123456789012:cert/"+*out.CertificateId {
 				t.Errorf("id %s, ARN %s", *out.CertificateId, *out.CertificateArn)
 			}
-			if _, err := leaf.Verify(x509.VerifyOptions{Roots: w.Authority().Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+			if _, err := leaf.Verify(x509.VerifyOptions{Roots: w.Authority().Pool(), Intermediates: between(w), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 				t.Error(err)
 			}
 			if leaf.IsCA || leaf.SerialNumber.BitLen() < 128 || leaf.NotBefore.After(w.clock.Now()) || leaf.Subject.CommonName != "AWS IoT Certificate" {

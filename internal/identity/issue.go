@@ -34,6 +34,14 @@ type issued struct {
 	privateKey string // PEM; the only copy
 }
 
+// deviceNotAfter is until when a certificate of a device is valid that is issued now.
+func (c *Certificates) deviceNotAfter() time.Time {
+	if c.cfg.CertificateValidity <= 0 {
+		return endOfTime
+	}
+	return c.now().Add(c.cfg.CertificateValidity)
+}
+
 // issueWithKeys makes a key pair and its certificate.
 func (c *Certificates) issueWithKeys(notAfter time.Time) (*issued, error) {
 	var key crypto.Signer
@@ -100,13 +108,16 @@ func (c *Certificates) issue(public crypto.PublicKey, rawSubject []byte, notAfte
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
+	if c.cfg.CRLURL != "" {
+		template.CRLDistributionPoints = []string{c.cfg.CRLURL}
+	}
 	if len(rawSubject) > 0 && string(rawSubject) != emptyName {
 		template.RawSubject = rawSubject
 	}
 	if _, ok := public.(*rsa.PublicKey); ok {
 		template.KeyUsage |= x509.KeyUsageKeyEncipherment
 	}
-	der, err := c.authority.sign(template, public)
+	der, err := c.authority.sign(c.authority.issuing, template, public)
 	if err != nil {
 		return nil, fmt.Errorf("identity: sign: %w", err)
 	}

@@ -44,9 +44,9 @@ func (c *Certificates) CreatePending(ctx context.Context, csr string, until time
 	var i *issued
 	var err error
 	if csr == "" {
-		i, err = c.issueWithKeys(endOfTime)
+		i, err = c.issueWithKeys(c.deviceNotAfter())
 	} else {
-		i, err = c.issueFromCSR(csr, endOfTime)
+		i, err = c.issueFromCSR(csr, c.deviceNotAfter())
 	}
 	if err != nil {
 		return nil, err
@@ -89,6 +89,9 @@ func (c *Certificates) DeleteExpired(ctx context.Context) (deleted int, err erro
 
 // Run calls DeleteExpired every minute until ctx ends.
 func (c *Certificates) Run(ctx context.Context) {
+	if err := c.noteEarlierRevocations(ctx); err != nil && ctx.Err() == nil {
+		c.log.Error("certificates that were revoked earlier can't be listed", "err", err)
+	}
 	t := time.NewTicker(sweepEvery)
 	defer t.Stop()
 	for {

@@ -148,11 +148,12 @@ func (s *ServerCertificates) load(path string) (*tls.Certificate, error) {
 		names = append(names, ip.String())
 	}
 	slices.Sort(names)
+	by := s.authority.servers.certificate
 	want := slices.Sorted(slices.Values(s.canonicalHosts()))
 	switch {
 	case !slices.Equal(names, want):
 		return nil, errors.New("other host names")
-	case !bytes.Equal(c.Leaf.AuthorityKeyId, s.authority.root.SubjectKeyId), c.Leaf.CheckSignatureFrom(s.authority.root) != nil:
+	case !bytes.Equal(c.Leaf.AuthorityKeyId, by.SubjectKeyId), c.Leaf.CheckSignatureFrom(by) != nil:
 		return nil, errors.New("another authority")
 	case !s.fresh(c.Leaf):
 		return nil, errors.New("near its end")
@@ -195,7 +196,8 @@ func (s *ServerCertificates) issue(path string, generate func() (crypto.Signer, 
 			template.DNSNames = append(template.DNSNames, h)
 		}
 	}
-	der, err := s.authority.sign(template, key.Public())
+	by := s.authority.servers
+	der, err := s.authority.sign(by, template, key.Public())
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +205,11 @@ func (s *ServerCertificates) issue(path string, generate func() (crypto.Signer, 
 	if err != nil {
 		return nil, err
 	}
-	text := append(encodeCertificate(der), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...)
+	text := encodeCertificate(der)
+	if !by.certificate.Equal(s.authority.root) { // clients have the root, and need what is between
+		text = append(text, encodeCertificate(by.certificate.Raw)...)
+	}
+	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...)
 	if err := writeFile(path, text, 0o600); err != nil {
 		return nil, err
 	}

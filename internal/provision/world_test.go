@@ -121,7 +121,7 @@ func newWorld(t testing.TB, db *store.DB, hook provision.Hook) *world {
 	w := &world{db: db, clock: &clock{t: time.Now()}, out: &outbox{}}
 	b := &bus{}
 	var err error
-	if w.authority, err = identity.OpenAuthority(t.Context(), db, t.TempDir(), "", w.clock.now); err != nil {
+	if w.authority, err = identity.OpenAuthority(t.Context(), db, identity.AuthorityConfig{Dir: t.TempDir(), Now: w.clock.now}); err != nil {
 		t.Fatal(err)
 	}
 	w.certificates = identity.New(identity.Config{}, identity.Deps{Account: account, DB: db, Changes: b, Authority: w.authority, Now: w.clock.now})

@@ -14,7 +14,9 @@ import (
 	"flotilla/internal/gateway/ticket"
 	"flotilla/internal/identity"
 	"flotilla/internal/identity/authorizer"
+	"flotilla/internal/identity/signer"
 	"flotilla/internal/policy/lang"
+	"flotilla/internal/store"
 )
 
 // What the doors ask of custom authorizers and domain configurations.
@@ -118,4 +120,16 @@ func (d httpDomains) Authentication(serverName string) string {
 func (d httpDomains) Admits(serverName, authentication string) bool {
 	c, ok := d.of.Lookup(serverName)
 	return ok && c.Admits(authentication, iot.ApplicationProtocolHttps)
+}
+
+// openAuthority opens the deployment's certificate authority, with the signer that is configured.
+func openAuthority(ctx context.Context, db *store.DB, cfg *Config) (*identity.Authority, error) {
+	c := identity.AuthorityConfig{Dir: cfg.Data, Passphrase: cfg.Identity.CAPassphrase}
+	if cfg.Identity.Signer != "" {
+		var err error
+		if c.Signer, err = signer.Open(ctx, cfg.Identity.Signer); err != nil {
+			return nil, err
+		}
+	}
+	return identity.OpenAuthority(ctx, db, c)
 }

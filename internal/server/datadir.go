@@ -18,6 +18,7 @@ import (
 //	node-id          the name of this node, made at the first start
 //	nats-password    guards the embedded NATS server
 //	ca/root.pem      what devices trust
+//	ca/issuing.pem   the authority below it, which signs certificates of devices
 //	credentials      AWS shared-credentials file with the admin key
 //	endpoints.json   where the running server listens
 //	flotilla.db*     the SQLite store

@@ -128,7 +128,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		return nil, err
 	}
 	s.background(keys.Run)
-	authority, err := identity.OpenAuthority(ctx, db, cfg.Data, cfg.Identity.CAPassphrase, nil)
+	authority, err := openAuthority(ctx, db, &cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -238,7 +238,10 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	if addrs.Plain != nil {
 		s.endpoints.MQTTPlain = addrs.Plain.String()
 	}
-	s.serve(l, api.HTTPServer(front{outer, r.gateway.WebSocket(), http.HandlerFunc(r.templates.ServeReport), door}, cfg.API, log))
+	s.serve(l, api.HTTPServer(front{
+		own: outer, crl: http.HandlerFunc(r.certificates.ServeCRL), webSocket: r.gateway.WebSocket(),
+		reports: http.HandlerFunc(r.templates.ServeReport), api: door,
+	}, cfg.API, log))
 	s.health.SetReady(true)
 	s.onClose(func() error { s.health.SetReady(false); return dir.removeEndpoints() })
 	return s, dir.writeEndpoints(s.endpoints)
@@ -248,6 +251,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 // answer AWS's paths with redirects (//, ..).
 type front struct {
 	own       *http.ServeMux
+	crl       http.Handler // revocation lists, for everybody
 	webSocket http.Handler // MQTT, for clients that a signature or a custom authorizer admits
 	reports   http.Handler // of bulk registration, by signed links
 	api       http.Handler
@@ -261,9 +265,15 @@ func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/healthz", "/readyz", "/metrics":
 		f.own.ServeHTTP(w, r)
+	case "/crl":
+		f.crl.ServeHTTP(w, r)
 	case "/mqtt":
 		f.webSocket.ServeHTTP(w, r)
 	default:
+		if strings.HasPrefix(r.URL.Path, "/crl/") {
+			f.crl.ServeHTTP(w, r)
+			return
+		}
 		f.api.ServeHTTP(w, r)
 	}
 }

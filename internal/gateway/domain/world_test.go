@@ -100,7 +100,7 @@ func newWorld(t testing.TB, db *store.DB, cfg domain.Config, change ...func(*dom
 	t.Helper()
 	w := &world{bus: &bus{}, db: db, dir: t.TempDir(), now: time.Now(), log: &bytes.Buffer{}}
 	var err error
-	if w.ca, err = identity.OpenAuthority(t.Context(), db, w.dir, "", w.Now); err != nil {
+	if w.ca, err = identity.OpenAuthority(t.Context(), db, identity.AuthorityConfig{Dir: w.dir, Now: w.Now}); err != nil {
 		t.Fatal(err)
 	}
 	own, err := w.ca.ServerCertificates(w.dir, "iot.example.org")
