@@ -3,7 +3,7 @@
 GO ?= go
 FUZZTIME ?= 60s
 
-.PHONY: build test lint test-cluster test-clients fuzz generate bench-gateway bench-idle bench-endurance bench-shadow bench-provision bench-policy
+.PHONY: build test lint test-cluster test-clients fuzz generate bench-gateway bench-idle bench-endurance bench-shadow bench-provision bench-policy bench-registry
 
 build: ## the one static binary, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/flotilla ./cmd/flotilla
@@ -51,9 +51,12 @@ bench-endurance: ## a million subscriptions, reconnect storm, slow clients, floo
 bench-shadow: ## durable shadow updates through MQTT
 	$(GO) run ./bench/shadow
 
-bench-provision: ## the whole claim flow
+bench-provision: ## the whole claim flow, beside the bare cost of its handshakes and signature
 	$(GO) run ./bench/provision
 
 bench-policy: ## policy decisions beside Open Policy Agent and Cedar (a module of its own: the first run downloads them), then cached ones
 	cd bench/policy && $(GO) test -run TestSameAnswers -bench . -count 7
 	$(GO) test -run '^$$' -bench 'AuthorizeCached|Evaluate' -count 7 ./internal/policy ./internal/policy/lang
+
+bench-registry: ## a million things and certificates beside a thousand; bench/postgres.sh go run ./bench/registry -store does so on PostgreSQL
+	$(GO) run ./bench/registry

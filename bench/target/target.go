@@ -25,6 +25,7 @@ import (
 type Server struct {
 	Dir       string // data directory
 	Endpoints server.Endpoints
+	StartUp   time.Duration // from its start until it was ready
 
 	cmd  *exec.Cmd
 	temp string
@@ -32,12 +33,18 @@ type Server struct {
 
 // Start builds flotilla from the module in the current directory and starts it
 // with free ports on loopback in a temporary directory; args are further flags of serve.
-func Start(ctx context.Context, args ...string) (*Server, error) {
+func Start(ctx context.Context, args ...string) (*Server, error) { return StartAt(ctx, "", args...) }
+
+// StartAt is Start in a data directory that stays; "" is a temporary one.
+func StartAt(ctx context.Context, dir string, args ...string) (*Server, error) {
 	temp, err := os.MkdirTemp("", "flotilla-bench-")
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{temp: temp, Dir: filepath.Join(temp, "data")}
+	s := &Server{temp: temp, Dir: dir}
+	if dir == "" {
+		s.Dir = filepath.Join(temp, "data")
+	}
 	binary := filepath.Join(temp, "flotilla")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./cmd/flotilla")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -49,6 +56,7 @@ func Start(ctx context.Context, args ...string) (*Server, error) {
 		"--api-addr", "127.0.0.1:0", "--nats-addr", "127.0.0.1:0", "--log-level", "error",
 	}, args...)...)
 	s.cmd.Stderr = os.Stderr
+	began := time.Now()
 	if err := s.cmd.Start(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(temp))
 	}
@@ -58,6 +66,7 @@ func Start(ctx context.Context, args ...string) (*Server, error) {
 			err = json.Unmarshal(b, &s.Endpoints)
 		}
 		if err == nil {
+			s.StartUp = time.Since(began)
 			return s, nil
 		}
 		if time.Now().After(end) || ctx.Err() != nil {
@@ -88,8 +97,11 @@ func (s *Server) IoT() (*iot.Client, error) {
 }
 
 // CPU is the processor time that the server has used, user and system together.
-func (s *Server) CPU() (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+func (s *Server) CPU() (time.Duration, error) { return CPU(s.cmd.Process.Pid) }
+
+// CPU is the processor time that a process has used, user and system together, to 10 ms.
+func CPU(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
