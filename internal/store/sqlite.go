@@ -42,6 +42,8 @@ func openSQLite(ctx context.Context, cfg Config) (_ engine, err error) {
 		"journal_mode(WAL)", "synchronous(" + synchronous + ")", "foreign_keys(1)", "busy_timeout(10000)",
 		"temp_store(MEMORY)", "wal_autocheckpoint(" + strconv.Itoa(cfg.Checkpoint) + ")",
 		"cache_size(-" + strconv.Itoa(cfg.CacheMiB*1024) + ")",
+		// Each connection has a page cache, which holds a small part of a large file: what is not in it need not be copied.
+		"mmap_size(" + strconv.Itoa(max(0, cfg.MapMiB)<<20) + ")",
 	} {
 		q.Add("_pragma", p)
 	}

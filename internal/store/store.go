@@ -31,6 +31,7 @@ type Config struct {
 	Readers    int          `name:"store.readers" default:"4" help:"Connections for reads."`
 	Checkpoint int          `name:"store.checkpoint-pages" default:"800" help:"SQLite: pages of write-ahead log after which the writer checkpoints."`
 	CacheMiB   int          `name:"store.cache-mib" default:"32" help:"SQLite: page cache of the writer in MiB."`
+	MapMiB     int          `name:"store.map-mib" default:"2047" help:"SQLite: how much of its file is read where the kernel has it in memory, at most 2047 MiB, instead of copied into page caches; -1: none."`
 	Dir        string       `kong:"-" toml:"-"`
 	NodeID     string       `kong:"-" toml:"-"`
 	Log        *slog.Logger `kong:"-" toml:"-"`
@@ -57,6 +58,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CacheMiB <= 0 {
 		c.CacheMiB = 32
+	}
+	if c.MapMiB == 0 {
+		c.MapMiB = 2047
 	}
 	if c.Dir == "" {
 		c.Dir = "."
