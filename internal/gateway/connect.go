@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"math"
 	"net"
 	"strings"
 	"time"
@@ -331,6 +332,10 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 			old = g.registry.get(p.ClientID)
 		}
 	}
+	leaving, stop := context.WithTimeout(ctx, storeTimeout/2)
+	g.registry.waitLeft(leaving, p.ClientID, math.MaxInt64) // its events come first
+	stop()
+	old = g.registry.get(p.ClientID)
 	present, err := g.takeSession(ctx, c, p, old)
 	if errors.Is(err, sessionstore.ErrHeld) {
 		return g.denyTaken(c, p)
@@ -369,7 +374,7 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 	if c.leased && g.mesh != nil && !g.mesh.Alone() {
 		g.workers.run(func() { g.checkLease(c) })
 	}
-	g.presence(c, "connected", nil)
+	g.greet(c)
 	return nil
 }
 
@@ -441,6 +446,7 @@ func (g *Gateway) takeSession(ctx context.Context, c *Connection, p *mqtt.Connec
 
 // leaveSession takes back what takeSession did, when the connection could not be made.
 func (g *Gateway) leaveSession(c *Connection) {
+	c.greeted = true
 	g.workers.run(func() { g.teardown(c, &cause{reason: reasonServerError}) })
 	g.connected.Add(1) // teardown counts it off
 }

@@ -75,6 +75,8 @@ type Connection struct {
 	sub     *subscriber // made by the first QoS 1 delivery
 	acks    ackQueue
 	gone    chan struct{} // closed when the end is complete; made by who waits
+	greeted bool          // its connected event is out; before that it does not depart
+	leaving *cause        // it waits to be greeted
 	ended   bool
 }
 

@@ -16,6 +16,7 @@ func (g *Gateway) teardown(c *Connection, why *cause) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*storeTimeout)
 	defer cancel()
 	s := c.session
+	g.registry.leaves(c)
 	s.conn.CompareAndSwap(c, nil)
 	filters := s.filters()
 	publish, later := g.willOf(c, why)
@@ -58,15 +59,41 @@ func (g *Gateway) teardown(c *Connection, why *cause) {
 		c.deny(Denial{Action: why.record, Reason: why.detail, Code: why.code})
 	}
 	g.connected.Add(-1)
+	g.calendar.remove(c)
+	c.mu.Lock()
+	greeted := c.greeted
+	if !greeted {
+		c.leaving = why
+	}
+	c.mu.Unlock()
+	if greeted {
+		g.depart(c, why)
+	}
+}
+
+// greet publishes that the client has connected, before anybody hears of its end.
+func (g *Gateway) greet(c *Connection) {
+	g.presence(c, "connected", nil)
+	c.mu.Lock()
+	c.greeted = true
+	why := c.leaving
+	c.mu.Unlock()
+	if why != nil {
+		g.depart(c, why)
+	}
+}
+
+// depart is the last step of a connection's end: who waits for that announces what comes after it.
+func (g *Gateway) depart(c *Connection, why *cause) {
+	g.presence(c, "disconnected", why)
 	c.mu.Lock()
 	c.ended = true
 	gone := c.gone
 	c.mu.Unlock()
-	g.calendar.remove(c)
 	if gone != nil {
 		close(gone)
 	}
-	g.presence(c, "disconnected", why)
+	g.registry.left(c)
 }
 
 // willOf tells whether the will is to be published now, or when.

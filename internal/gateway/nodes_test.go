@@ -2,9 +2,12 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"sync"
 	"testing"
 
+	"flotilla/internal/aws/iotdata"
 	"flotilla/internal/bus"
 	"flotilla/internal/gateway"
 	"flotilla/internal/mqtt"
@@ -83,6 +86,117 @@ func TestNodesShareMessagesSessionsAndClientIDs(t *testing.T) {
 	two.connect(t, "clean")
 	if d := clean.gone(); d == nil || d.Code != mqtt.SessionTakenOver {
 		t.Errorf("DISCONNECT %+v", d)
+	}
+}
+
+// TestPresenceOfClientThatMoves connects a client on one node after the other: each connection's events come in order,
+// and before those of the next.
+func TestPresenceOfClientThatMoves(t *testing.T) {
+	for name, change := range map[string]func(*mqtt.Connect){"clean": func(*mqtt.Connect) {}, "persistent": persistent} {
+		t.Run(name, func(t *testing.T) {
+			one, two := startNodes(t)
+			nodes := []*world{one, two}
+			var watchers []*client
+			for i, w := range nodes {
+				c, _ := w.connect(t, fmt.Sprint("watcher", i))
+				c.subscribe(1, "$aws/events/presence/+/moves")
+				watchers = append(watchers, c)
+			}
+			const n = 10
+			var last *client
+			for i := range n {
+				c, _ := nodes[i%2].connect(t, "moves", change)
+				if last != nil {
+					if d := last.gone(); d == nil || d.Code != mqtt.SessionTakenOver {
+						t.Fatalf("DISCONNECT %+v", d)
+					}
+				}
+				last = c
+			}
+			if _, err := one.DataPlane().DeleteConnection(t.Context(), &iotdata.DeleteConnectionRequest{ClientId: "moves"}); err != nil {
+				t.Fatal(err)
+			}
+			last.gone()
+			for i, c := range watchers {
+				sessions := map[string]bool{}
+				version := int64(-1)
+				for k := range n {
+					up, down := readPresence(c), readPresence(c)
+					want := "DUPLICATE_CLIENTID"
+					if k == n-1 {
+						want = "API_INITIATED_DISCONNECT"
+					}
+					if up.EventType != "connected" || down.EventType != "disconnected" || down.DisconnectReason != want || down.ClientInitiatedDisconnect ||
+						up.VersionNumber <= version || down.VersionNumber != up.VersionNumber || down.SessionIdentifier != up.SessionIdentifier || sessions[up.SessionIdentifier] {
+						t.Fatalf("watcher %d, connection %d: after version %d %+v, %+v", i, k, version, up, down)
+					}
+					version, sessions[up.SessionIdentifier] = up.VersionNumber, true
+				}
+				c.quiet()
+			}
+		})
+	}
+}
+
+type presence struct {
+	EventType, SessionIdentifier, DisconnectReason string
+	ClientInitiatedDisconnect                      bool
+	VersionNumber                                  int64
+}
+
+func readPresence(c *client) (p presence) {
+	c.t.Helper()
+	if err := json.Unmarshal(c.message().Payload, &p); err != nil {
+		c.t.Fatal(err)
+	}
+	return p
+}
+
+// TestNodesContendForClientID connects one client id on both nodes at once, again and again: one connection stays, its
+// version is the greatest, and the events of all others are paired.
+func TestNodesContendForClientID(t *testing.T) {
+	one, two := startNodes(t)
+	watcher, _ := one.connect(t, "watcher")
+	watcher.subscribe(1, "$aws/events/presence/+/contended")
+	const rounds = 10
+	for range rounds {
+		var both sync.WaitGroup
+		for _, w := range []*world{one, two} {
+			conn := w.dial(t)
+			both.Go(func() {
+				c := &client{t: t, conn: conn, v: mqtt.V5}
+				_, _ = conn.Write((&mqtt.Connect{Version: mqtt.V5, CleanStart: true, KeepAlive: 60, ClientID: "contended"}).Append(nil, mqtt.V5))
+				_, _ = c.read(patience) // CONNACK, or the end
+			})
+		}
+		both.Wait()
+	}
+	eventually(t, "one is left", func() bool {
+		states := 0
+		for _, w := range []*world{one, two} {
+			if w.HasConnection("contended") {
+				states++
+			}
+		}
+		return states == 1
+	})
+	up, down := map[int64]bool{}, map[int64]bool{}
+	last := int64(0)
+	eventually(t, "all but the last have ended", func() bool {
+		p := readPresence(watcher)
+		seen := up
+		if p.EventType == "disconnected" {
+			seen = down
+		}
+		if seen[p.VersionNumber] {
+			t.Fatalf("%s twice for version %d", p.EventType, p.VersionNumber)
+		}
+		seen[p.VersionNumber] = true
+		last = max(last, p.VersionNumber)
+		return len(up) == 2*rounds && len(down) == 2*rounds-1
+	})
+	if down[last] {
+		t.Errorf("version %d, the last, has ended", last)
 	}
 }
 

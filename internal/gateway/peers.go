@@ -23,14 +23,11 @@ func newMesh(g *Gateway, b *bus.Bus, cfg mesh.Config) *mesh.Mesh {
 			}
 		},
 		Kick: func(ctx context.Context, clientID string, epoch int64) {
-			s := g.registry.get(clientID)
-			if s == nil {
-				return
-			}
-			if c := s.conn.Load(); c != nil && c.epoch < epoch {
+			if c := g.registry.connection(clientID); c != nil && c.epoch < epoch {
 				c.end(takenOver())
 				_ = c.waitGone(ctx)
 			}
+			g.registry.waitLeft(ctx, clientID, epoch)
 		},
 		SessionChanged: g.reload,
 		Answer:         g.answerPeer,

@@ -144,13 +144,14 @@ type registry struct {
 
 	mu       sync.RWMutex
 	sessions map[string]*session
+	leavers  map[string]*Connection // whose end is under way, by client id: the last one
 
 	groupMu sync.Mutex
 	groups  map[string]*group
 }
 
 func newRegistry() *registry {
-	return &registry{seed: maphash.MakeSeed(), sessions: map[string]*session{}, groups: map[string]*group{}}
+	return &registry{seed: maphash.MakeSeed(), sessions: map[string]*session{}, leavers: map[string]*Connection{}, groups: map[string]*group{}}
 }
 
 func (r *registry) turn(clientID string) *sync.Mutex {
@@ -305,6 +306,32 @@ func (g *Gateway) removeFromTrie(sub *subscription) {
 		g.trie.Remove(gr.inner, gr.entry)
 	}
 	g.trieChanged.Add(1)
+}
+
+// leaves notes that the connection's end is under way.
+func (r *registry) leaves(c *Connection) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leavers[c.session.clientID] = c
+}
+
+// left notes that it is complete.
+func (r *registry) left(c *Connection) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.leavers[c.session.clientID] == c {
+		delete(r.leavers, c.session.clientID)
+	}
+}
+
+// waitLeft returns once no connection of the client id with a lesser epoch is about to end, or ctx ends.
+func (r *registry) waitLeft(ctx context.Context, clientID string, epoch int64) {
+	r.mu.RLock()
+	c := r.leavers[clientID]
+	r.mu.RUnlock()
+	if c != nil && c.epoch < epoch {
+		_ = c.waitGone(ctx)
+	}
 }
 
 // waitGone returns once the connection's end is complete, or ctx ends.
