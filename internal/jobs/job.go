@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"flotilla/internal/aws/iot"
@@ -61,6 +60,8 @@ func (j *Jobs) check(ctx context.Context, b *job) error {
 	switch {
 	case in.JobTemplateArn != nil:
 		return invalid("jobTemplateArn: job templates are not implemented")
+	case b.selection == iot.TargetSelectionContinuous:
+		return invalid("targetSelection: CONTINUOUS is not implemented")
 	case in.DocumentSource != nil:
 		return invalid("documentSource: job documents from object stores are not implemented; give the document itself")
 	case in.PresignedUrlConfig != nil:
@@ -73,9 +74,6 @@ func (j *Jobs) check(ctx context.Context, b *job) error {
 	b.def.Text = *in.Document
 	if err := checkConfigs(in.JobExecutionsRolloutConfig, in.AbortConfig, in.TimeoutConfig, in.JobExecutionsRetryConfig, j.cfg.Limits == "aws"); err != nil {
 		return err
-	}
-	if b.selection == iot.TargetSelectionContinuous && in.SchedulingConfig != nil && in.SchedulingConfig.EndTime != nil {
-		return invalid("A continuous job has no endTime")
 	}
 	return j.checkTargets(ctx, in.Targets)
 }
@@ -396,9 +394,4 @@ func (j *Jobs) DeleteJob(ctx context.Context, in *iot.DeleteJobRequest) (*iot.De
 func (j *Jobs) Taggable(ctx context.Context, jobID string) error {
 	_, err := j.readJob(ctx, jobID)
 	return err
-}
-
-// pending statuses of the model that can be filtered by.
-func knownStatus(s *string) bool {
-	return s == nil || slices.Contains([]string{queued, inProgress, succeeded, failed, timedOut, rejected, removed, canceled}, *s)
 }

@@ -165,7 +165,9 @@ func TestTimersAndRetries(t *testing.T) {
 		w.accepted("g-0", "start-next", ``)
 		w.accepted("g-1", "start-next", `{"stepTimeoutInMinutes":1}`)
 		w.pass(2 * time.Minute)
-		w.eventually("the step's timer", func() bool { return w.accepted("g-1", "start-next", ``)["execution"].(map[string]any)["executionNumber"] == 2.0 })
+		w.eventually("the step's timer", func() bool {
+			return w.accepted("g-1", "start-next", ``)["execution"].(map[string]any)["executionNumber"] == 2.0
+		})
 		w.accepted("g-0", "j/update", `{"status":"IN_PROGRESS","stepTimeoutInMinutes":5}`)
 		w.accepted("g-0", "j/update", `{"status":"IN_PROGRESS","stepTimeoutInMinutes":-1}`)
 		w.pass(7 * time.Minute)
@@ -198,17 +200,17 @@ func TestTimersAndRetries(t *testing.T) {
 // A rollout keeps to its rate, over a restart too, and reaches every thing once.
 func TestRate(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		w.fleet("g", 1000)
-		w.create("j", iot.CreateJobRequest{JobExecutionsRolloutConfig: &iot.JobExecutionsRolloutConfig{MaximumPerMinute: new(int32(300))}}, group("g"))
-		w.waitCounts("j", "300 QUEUED")
+		w.fleet("g", 500)
+		w.create("j", iot.CreateJobRequest{JobExecutionsRolloutConfig: &iot.JobExecutionsRolloutConfig{MaximumPerMinute: new(int32(150))}}, group("g"))
+		w.waitCounts("j", "150 QUEUED")
 		w.stop()
 		w.open()
 		w.pass(time.Minute)
-		w.waitCounts("j", "600 QUEUED")
+		w.waitCounts("j", "300 QUEUED")
 		w.pass(time.Minute)
-		w.waitCounts("j", "900 QUEUED")
+		w.waitCounts("j", "450 QUEUED")
 		w.pass(time.Minute)
-		w.waitCounts("j", "1000 QUEUED")
+		w.waitCounts("j", "500 QUEUED")
 	})
 }
 
@@ -322,7 +324,7 @@ func TestLists(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.fleet("g", 1)
 		for i := range 5 {
-			w.create(fmt.Sprintf("j%d", i), iot.CreateJobRequest{TargetSelection: new([]string{"SNAPSHOT", "CONTINUOUS"}[i%2])}, thing("g-0"))
+			w.create(fmt.Sprintf("j%d", i), iot.CreateJobRequest{NamespaceId: new([]string{"a", "b"}[i%2])}, thing("g-0"))
 		}
 		w.waitCounts("j4", "1 QUEUED")
 		var got string
@@ -342,7 +344,7 @@ func TestLists(t *testing.T) {
 		if got != "j0 j1 j2 j3 j4 " {
 			t.Error(got)
 		}
-		out, err := w.ListJobs(t.Context(), &iot.ListJobsRequest{TargetSelection: new("CONTINUOUS"), Status: new("IN_PROGRESS")})
+		out, err := w.ListJobs(t.Context(), &iot.ListJobsRequest{NamespaceId: new("b"), TargetSelection: new("SNAPSHOT"), Status: new("IN_PROGRESS")})
 		if err != nil || len(out.Jobs) != 2 {
 			t.Errorf("%+v %v", out, err)
 		}

@@ -32,7 +32,9 @@ type job struct {
 	pace      rollout.Pace
 }
 
-func (b *job) over() bool { return b.status == canceled || b.status == completed || b.status == deleting }
+func (b *job) over() bool {
+	return b.status == canceled || b.status == completed || b.status == deleting
+}
 
 const jobColumns = `job_id, definition, status, target_selection, created, modified, completed, force_canceled, reason_code, comment, pace_minute, pace_released`
 

@@ -166,9 +166,14 @@ func (w *world) counts(id string) string {
 		n    *int32
 		name string
 	}{
-		{d.NumberOfQueuedThings, "QUEUED"}, {d.NumberOfInProgressThings, "IN_PROGRESS"}, {d.NumberOfSucceededThings, "SUCCEEDED"},
-		{d.NumberOfFailedThings, "FAILED"}, {d.NumberOfRejectedThings, "REJECTED"}, {d.NumberOfTimedOutThings, "TIMED_OUT"},
-		{d.NumberOfCanceledThings, "CANCELED"}, {d.NumberOfRemovedThings, "REMOVED"},
+		{d.NumberOfQueuedThings, "QUEUED"},
+		{d.NumberOfInProgressThings, "IN_PROGRESS"},
+		{d.NumberOfSucceededThings, "SUCCEEDED"},
+		{d.NumberOfFailedThings, "FAILED"},
+		{d.NumberOfRejectedThings, "REJECTED"},
+		{d.NumberOfTimedOutThings, "TIMED_OUT"},
+		{d.NumberOfCanceledThings, "CANCELED"},
+		{d.NumberOfRemovedThings, "REMOVED"},
 	} {
 		if *c.n != 0 {
 			parts = append(parts, fmt.Sprint(*c.n, " ", c.name))

@@ -16,6 +16,7 @@ import (
 	"flotilla/internal/iam"
 	"flotilla/internal/identity"
 	"flotilla/internal/identity/authorizer"
+	"flotilla/internal/jobs"
 	"flotilla/internal/observe"
 	"flotilla/internal/policy"
 	"flotilla/internal/provision"
@@ -49,6 +50,7 @@ type Config struct {
 	Registry   registry.Config   `embed:""`
 	Provision  provision.Config  `embed:""`
 	Shadow     shadow.Config     `embed:""`
+	Jobs       jobs.Config       `embed:""`
 	Function   function.Config   `embed:""`
 	Rules      rules.Config      `embed:""`
 	Gateway    gateway.Config    `embed:""`

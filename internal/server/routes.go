@@ -5,6 +5,7 @@ import (
 	"flotilla/internal/aws/flotilla"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/aws/iotdata"
+	"flotilla/internal/aws/iotjobsdata"
 )
 
 // route lists every operation that has a handler: the method of a room.
@@ -143,6 +144,25 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, iot.GetTopicRule, r.rules.GetTopicRule)
 	api.Handle(s, iot.ListTopicRules, r.rules.ListTopicRules)
 	api.Handle(s, iot.ReplaceTopicRule, r.rules.ReplaceTopicRule)
+
+	// Jobs.
+	api.Handle(s, iot.AssociateTargetsWithJob, r.jobs.AssociateTargetsWithJob)
+	api.Handle(s, iot.CancelJob, r.jobs.CancelJob)
+	api.Handle(s, iot.CancelJobExecution, r.jobs.CancelJobExecution)
+	api.Handle(s, iot.CreateJob, r.jobs.CreateJob)
+	api.Handle(s, iot.DeleteJob, r.jobs.DeleteJob)
+	api.Handle(s, iot.DeleteJobExecution, r.jobs.DeleteJobExecution)
+	api.Handle(s, iot.DescribeJob, r.jobs.DescribeJob)
+	api.Handle(s, iot.DescribeJobExecution, r.jobs.DescribeJobExecution)
+	api.Handle(s, iot.GetJobDocument, r.jobs.GetJobDocument)
+	api.Handle(s, iot.ListJobExecutionsForJob, r.jobs.ListJobExecutionsForJob)
+	api.Handle(s, iot.ListJobExecutionsForThing, r.jobs.ListJobExecutionsForThing)
+	api.Handle(s, iot.ListJobs, r.jobs.ListJobs)
+	api.Handle(s, iot.UpdateJob, r.jobs.UpdateJob)
+	api.Handle(s, iotjobsdata.DescribeJobExecution, r.jobs.DescribeDeviceJobExecution)
+	api.Handle(s, iotjobsdata.GetPendingJobExecutions, r.jobs.GetPendingJobExecutions)
+	api.Handle(s, iotjobsdata.StartNextPendingJobExecution, r.jobs.StartNextPendingJobExecution)
+	api.Handle(s, iotjobsdata.UpdateJobExecution, r.jobs.UpdateJobExecution)
 
 	// Shadows.
 	api.Handle(s, iotdata.DeleteThingShadow, r.shadows.DeleteThingShadow)

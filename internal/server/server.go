@@ -23,6 +23,7 @@ import (
 	"flotilla/internal/iam"
 	"flotilla/internal/identity"
 	"flotilla/internal/identity/authorizer"
+	"flotilla/internal/jobs"
 	"flotilla/internal/mqtt"
 	"flotilla/internal/observe"
 	"flotilla/internal/policy"
@@ -58,6 +59,7 @@ type rooms struct {
 	registry     *registry.Registry
 	templates    *provision.Templates
 	shadows      *shadow.Shadows
+	jobs         *jobs.Jobs
 	rules        *rules.Engine
 	authorizers  *authorizer.Authorizers
 	domains      *domain.Domains
@@ -163,6 +165,8 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	cfg.Shadow.Limits, cfg.Shadow.Log = cfg.Limits, log
 	r.shadows = shadow.New(db, r.registry, late, cfg.Shadow)
 	s.background(func(ctx context.Context) { _ = r.shadows.Run(ctx) }) // ends with ctx alone
+	cfg.Jobs.Limits = cfg.Limits
+	r.jobs = jobs.New(cfg.Jobs, jobs.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Log: log})
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
 		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}},
@@ -194,6 +198,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	cfg.Gateway.Limits, cfg.Gateway.NodeID = cfg.Limits, nodeID
 	reserved := &mqtt.Mux{}
 	reserved.Handle("$aws/things/+/shadow/#", r.shadows.ServeMQTT)
+	reserved.Handle(jobs.Filter, r.jobs.ServeMQTT)
 	for _, f := range provision.Filters() {
 		reserved.Handle(f, r.templates.ServeMQTT)
 	}
@@ -224,6 +229,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		defer cancel()
 		return r.gateway.Close(ctx)
 	})
+	s.background(r.jobs.Run)
 	outer := http.NewServeMux()
 	observe.Mount(outer, &s.health, metrics)
 	l, err := net.Listen("tcp", cfg.APIAddr)

@@ -28,6 +28,7 @@ func (r *rooms) taggable() map[string]registry.Exists {
 			}
 			return err
 		},
+		"job": func(ctx context.Context, id string) error { return r.jobs.Taggable(ctx, id) },
 		"policy": func(ctx context.Context, name string) error {
 			_, err := r.policies.GetPolicy(ctx, &iot.GetPolicyRequest{PolicyName: name})
 			return err
