@@ -43,7 +43,7 @@ bench-gateway: ## server CPU per message and connect beside nats-server, mosquit
 	python3 bench/gateway.py
 
 bench-idle: ## memory of 10,000 and 19,000 idle connections beside them
-	python3 bench/gateway.py --reps 3 idle-10k idle-19k idle-plain-19k
+	python3 bench/gateway.py --reps 3 idle-10k idle-19k idle-plain-19k idle-wss-5k
 
 bench-endurance: ## a million subscriptions, reconnect storm, slow clients, floods, ten minutes' soak
 	python3 bench/endurance.py

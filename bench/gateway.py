@@ -32,6 +32,7 @@ WORKLOADS = {
     "connect-resumed": ("connect -tls -resume -n 3000 -c 16 -hold 1s -pings 50", 0, "srv_ms_conn", ("flotilla", "mosquitto", "nats", "flashmq", "mochi", "floor", "epollfloor")),
     "idle-10k": ("connect -tls -n 10000 -c 16 -hold 10s -pings 200", 0, "held_rss_kib", HELD),
     "idle-19k": ("connect -tls -n 19000 -c 16 -hold 10s -pings 200", 0, "held_rss_kib", HELD),
+    "idle-wss-5k": ("connect -tls -ws -n 5000 -c 16 -hold 10s -pings 200", 0, "held_rss_kib", ("flotilla",)),
     "idle-plain-19k": ("connect -n 19000 -c 16 -hold 10s -pings 200", 0, "held_rss_kib", HELD),
 }
 HEADLINE = [w for w in WORKLOADS if not w.startswith("idle")]
@@ -42,13 +43,15 @@ GOALS = {"fanin-q0-x16": 0.6, "fanin-q0": 2.5, "fanin-100to4": 0.65, "fanin-q1":
 
 def once(bench, peer, name, scale):
     flags, n, _, _ = WORKLOADS[name]
-    tls = "-tls" in flags
+    tls, ws = "-tls" in flags, "-ws" in flags
     n = int(n * scale * SCALE.get((peer, name), SCALE.get(peer, 1)))
     args = flags.format(n=n).split()
     if n:
         args += ["-warm", str(max(n // 10, 200 if name.startswith("fanout") else 1000))]
     idle = busy()
     proc, addr = bench.start(peer, tls)
+    if ws:
+        addr = json.load(open(bench.work + "/data/endpoints.json"))["https"]
     try:
         time.sleep(0.5)
         row = bench.load(args, addr, proc.pid, tls)

@@ -85,7 +85,7 @@ func (c *client) flood(n int) {
 }
 
 // kernelRoom is more messages of flood than the system keeps for a connection on loopback.
-const kernelRoom = 2000
+const kernelRoom = 1000
 
 func TestSlowConsumerOfQoS1EndsAndSlowsNobody(t *testing.T) {
 	w := start(t, smallBuffers, func(c *gateway.Config, _ *gateway.Deps) { c.SlowTimeout = time.Hour })

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -96,7 +97,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	defer a.visitor.leave()
 	a.visitor.speaks()
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+	ws, err := websocket.Accept(thrifty{w}, r, &websocket.AcceptOptions{
 		Subprotocols: []string{"mqtt"},
 		// A signature or token is not sent by browsers on their own account; a client certificate is.
 		InsecureSkipVerify: a.leaf == nil,
@@ -114,6 +115,19 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	a.sock = netpoll.NewSocket(ours)
 	_ = a.sock.SetDeadline(time.Now().Add(g.cfg.HandshakeTimeout))
 	g.admit(a)
+}
+
+// thrifty is a ResponseWriter whose connection, once it is a WebSocket's, has smaller buffers than those of net/http,
+// which stay with it for as long as it lives.
+type thrifty struct{ http.ResponseWriter }
+
+// Hijack implements http.Hijacker.
+func (t thrifty) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(t.ResponseWriter).Hijack()
+	if err != nil || rw.Reader.Buffered()+rw.Writer.Buffered() > 0 {
+		return conn, rw, err
+	}
+	return conn, bufio.NewReadWriter(bufio.NewReaderSize(conn, 512), bufio.NewWriterSize(conn, 1024)), nil
 }
 
 // arrivalOf says all that the upgrade tells of a connection.

@@ -147,7 +147,7 @@ func start(t testing.TB, change ...func(*gateway.Config, *gateway.Deps)) *world 
 	if os.Getenv("FLOTILLA_TEST_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	w.cfg = gateway.Config{MQTTAddr: "127.0.0.1:0", HTTPSAddr: "127.0.0.1:0", PlainAddr: "127.0.0.1:0", PlainPolicy: "test", NodeID: "one"}
+	w.cfg = gateway.Config{MQTTAddr: "127.0.0.1:0", HTTPSAddr: "127.0.0.1:0", PlainAddr: "127.0.0.1:0", PlainPolicy: "test", NodeID: "one", DrainTimeout: patience}
 	w.deps = gateway.Deps{
 		Account: account, DB: w.db, Principals: w.ids, Policies: w.rules, Log: log,
 		TLS:  &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12},
