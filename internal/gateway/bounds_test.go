@@ -2,8 +2,10 @@ package gateway_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -275,6 +277,48 @@ func TestCrowdOfHalfOpenConnectionsKeepsNobodyOut(t *testing.T) {
 			c.quiet()
 		})
 	}
+}
+
+// In a storm it is the server that is slow: who waits for it does not have to go for those who come later.
+func TestCrowdDoesNotPushOutWhoWaitsForUs(t *testing.T) {
+	const n = 4
+	busy, release := make(chan struct{}, n), make(chan struct{})
+	w := start(t, func(c *gateway.Config, d *gateway.Deps) {
+		c.MaxHandshakes, c.MaxHandshakesPerAddress, c.HandshakeTimeout, c.FirstByteTimeout = n, n, patience, patience
+		server := d.TLS.Certificates[0]
+		d.TLS.Certificates = nil
+		d.TLS.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			busy <- struct{}{}
+			<-release
+			return &server, nil
+		}
+	})
+	addr, cfg := w.Addrs().MQTT.String(), w.clientTLS(t)
+	var group sync.WaitGroup
+	for i := range n {
+		group.Go(func() {
+			conn, err := tls.Dial("tcp", addr, cfg)
+			if err != nil {
+				t.Errorf("client %d: %v", i, err)
+				return
+			}
+			defer conn.Close()
+			if _, err := conn.Write((&mqtt.Connect{Version: mqtt.V5, CleanStart: true, ClientID: fmt.Sprint("c", i)}).Append(nil, mqtt.V5)); err != nil {
+				t.Errorf("client %d: %v", i, err)
+			}
+			b := make([]byte, 4)
+			if _, err := io.ReadFull(conn, b); err != nil || b[3] != 0 {
+				t.Errorf("client %d: CONNACK % x, %v", i, b, err)
+			}
+		})
+	}
+	for range n {
+		<-busy
+	}
+	w.crowd(t, 4*n, false)
+	<-time.After(2 * time.Second) // twice as long as a client may keep us waiting
+	close(release)
+	group.Wait()
 }
 
 func TestSilentConnectionsEndSoon(t *testing.T) {

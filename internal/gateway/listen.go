@@ -157,6 +157,7 @@ func (d *door) greet(v *visitor, k kind) {
 		return
 	}
 	v.speaks()
+	sock.OnWait(v.waits)
 	_ = sock.SetDeadline(start.Add(d.g.cfg.HandshakeTimeout))
 	arrival := arrival{sock: sock, visitor: v, remote: conn.RemoteAddr(), plain: k == kindPlain}
 	if k != kindPlain {

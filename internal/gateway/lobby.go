@@ -4,13 +4,17 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // lobby holds the connections that have not sent their CONNECT yet, so that those who only stand there keep nobody out:
 // when it is full, or holds as many from one address as it may, the one that has been silent longest goes, or else the
-// one that has taken longest since it began to speak; but none before the time that a client in earnest needs. With
-// none to go a newcomer whose address has its share is refused; any other waits, in the kernel's queue, for a place.
+// one that has had us wait for it longest since it began to speak; but none before the time that a client in earnest
+// needs, and none that waits for us: in a storm of devices it is we who are slow. With none to go a newcomer whose
+// address has its share is refused; any other waits, in the kernel's queue, for a place.
 type lobby struct {
 	most, perAddress int
 	grace            time.Duration // for those that have begun to speak; a quarter of it to begin
@@ -31,9 +35,22 @@ type visitor struct {
 	addr netip.Addr
 
 	// Guarded by l.mu.
-	since  time.Time // when it came, or began to speak
+	since  time.Time // when it came
 	spoken bool
-	served bool // it waits for us
+	asked  time.Time     // since when we wait for it; zero: it waits for us
+	waited time.Duration // for it before, since it began to speak
+	served bool          // it has said what it wants
+}
+
+// patience is how long we have waited for the client.
+func (v *visitor) patience(now time.Time) time.Duration {
+	switch {
+	case !v.spoken:
+		return now.Sub(v.since)
+	case v.asked.IsZero():
+		return v.waited
+	}
+	return v.waited + now.Sub(v.asked)
 }
 
 func newLobby(cfg *Config, m *metrics) *lobby {
@@ -109,21 +126,49 @@ func (l *lobby) place(v *visitor) (in, wait bool) {
 // evict has the visitor go that deserves its place least, of those from an address if that is valid; false when there
 // is none. It runs with mu held, and looks at all: that is a matter of microseconds, in a flood only.
 func (l *lobby) evict(now time.Time, from netip.Addr) bool {
-	var worst *visitor
-	for v := range l.visitors {
-		switch {
-		case from.IsValid() && v.addr != from, v.served, v.spoken && now.Sub(v.since) < l.grace, now.Sub(v.since) < l.grace/4:
-		case worst == nil, worst.spoken && !v.spoken, worst.spoken == v.spoken && v.since.Before(worst.since):
-			worst = v
+	for range evictTries {
+		var worst *visitor
+		var longest time.Duration
+		for v := range l.visitors {
+			waited := v.patience(now)
+			switch {
+			case from.IsValid() && v.addr != from, v.served, v.spoken && (v.asked.IsZero() || waited < l.grace), waited < l.grace/4:
+			case worst == nil, worst.spoken && !v.spoken, worst.spoken == v.spoken && waited > longest:
+				worst, longest = v, waited
+			}
 		}
+		if worst == nil {
+			return false
+		}
+		if hasData(worst.conn) { // it has answered: we have not come round to reading it
+			worst.since, worst.asked = now, time.Time{}
+			continue
+		}
+		l.remove(worst)
+		l.evicted()
+		_ = worst.conn.Close()
+		return true
 	}
-	if worst == nil {
+	return false
+}
+
+// evictTries bounds how many are looked at more closely for one newcomer.
+const evictTries = 8
+
+// hasData tells whether something has come that was not read yet.
+func hasData(c net.Conn) bool {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
 		return false
 	}
-	l.remove(worst)
-	l.evicted()
-	_ = worst.conn.Close()
-	return true
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	var peek [1]byte
+	err = raw.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), peek[:], unix.MSG_PEEK|unix.MSG_DONTWAIT) })
+	return err == nil && n > 0
 }
 
 func (l *lobby) remove(v *visitor) {
@@ -144,7 +189,19 @@ func (l *lobby) remove(v *visitor) {
 func (v *visitor) speaks() {
 	v.l.mu.Lock()
 	defer v.l.mu.Unlock()
-	v.spoken, v.since = true, time.Now()
+	v.spoken = true
+}
+
+// waits tells that we begin, or cease, to wait for the client.
+func (v *visitor) waits(begins bool) {
+	v.l.mu.Lock()
+	defer v.l.mu.Unlock()
+	switch now := time.Now(); {
+	case begins:
+		v.asked = now
+	case !v.asked.IsZero():
+		v.waited, v.asked = v.waited+now.Sub(v.asked), time.Time{}
+	}
 }
 
 // serve tells that the client has said what it wants: from now on it is not evicted.

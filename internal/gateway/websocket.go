@@ -113,6 +113,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	g.bridges.group.Go(b.in)
 	g.bridges.group.Go(b.out)
 	a.sock = netpoll.NewSocket(ours)
+	a.sock.OnWait(a.visitor.waits)
 	_ = a.sock.SetDeadline(time.Now().Add(g.cfg.HandshakeTimeout))
 	g.admit(a)
 }

@@ -32,6 +32,7 @@ func (wouldBlock) Temporary() bool { return true }
 // It is a net.Conn. One goroutine may Read while others Write.
 type Socket struct {
 	attached      net.Conn // nil once detached
+	waits         func(begins bool)
 	local, remote net.Addr
 
 	mu      sync.Mutex
@@ -45,6 +46,10 @@ type Socket struct {
 func NewSocket(conn net.Conn) *Socket {
 	return &Socket{attached: conn, local: conn.LocalAddr(), remote: conn.RemoteAddr(), fd: -1}
 }
+
+// OnWait has fn called before and after each Read that may wait for the peer, until Detach. It must be set before the
+// first one.
+func (s *Socket) OnWait(fn func(begins bool)) { s.waits = fn }
 
 // Wait returns once there is something to read, before the deadline and before Detach.
 func (s *Socket) Wait() error {
@@ -96,7 +101,7 @@ func (s *Socket) Detach() (fd int, err error) {
 	}
 	_ = s.attached.Close() // the duplicate keeps the connection
 	s.mu.Lock()
-	s.attached, s.fd = nil, fd
+	s.attached, s.waits, s.fd = nil, nil, fd
 	s.local, s.remote = nil, nil
 	s.mu.Unlock()
 	return fd, nil
@@ -105,6 +110,10 @@ func (s *Socket) Detach() (fd int, err error) {
 // Read implements net.Conn.
 func (s *Socket) Read(b []byte) (int, error) {
 	if s.attached != nil {
+		if s.waits != nil {
+			s.waits(true)
+			defer s.waits(false)
+		}
 		return s.attached.Read(b)
 	}
 	if len(b) == 0 {
