@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 	mqtt3 "github.com/eclipse/paho.mqtt.golang"
 )
@@ -26,11 +27,11 @@ func TestPahoClients(t *testing.T) {
 	defer old.Disconnect(100)
 	wait(old.Subscribe("to3/+", 1, func(_ mqtt3.Client, m mqtt3.Message) { got <- string(m.Payload()) }))
 
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	received := make(chan string, 4*n)
 	c := paho.NewClient(paho.ClientConfig{
-		ClientID: "paho5", Conn: w.dialTLS(t, w.Addrs().MQTT, w.clientTLS(t)),
+		ClientID: "paho5", Conn: packets.NewThreadSafeConn(w.dialTLS(t, w.Addrs().MQTT, w.clientTLS(t))), PacketTimeout: patience,
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(p paho.PublishReceived) (bool, error) {
 			received <- string(p.Packet.Payload)
 			return true, nil
