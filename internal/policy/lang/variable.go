@@ -22,7 +22,7 @@ type variableKind uint8
 
 const (
 	unknownVariable variableKind = iota
-	lookedUp // by Connection.Lookup
+	lookedUp                     // by Connection.Lookup
 	sourceIP
 	currentTime
 	epochTime
