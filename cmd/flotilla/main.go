@@ -20,6 +20,7 @@ type cli struct {
 	Quickstart quickstartCmd `cmd:"" help:"Run the whole story once: a server, a fleet of simulated devices, a summary."`
 	Explain    explainCmd    `cmd:"" help:"Say why something was refused."`
 	Policy     policyCmd     `cmd:"" help:"Try IoT policies, and find what is wrong with them."`
+	Provision  provisionCmd  `cmd:"" help:"Find what is wrong with provisioning templates."`
 	ConfigDoc  configDocCmd  `cmd:"" name:"config-doc" hidden:"" help:"Print docs/config.md."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }

@@ -17,6 +17,9 @@
 //	   ▼
 //	accepted: thing name, device configuration
 //
+// Bulk registration does the last step for each line of an object, with its report in the same transaction, on the
+// node that holds the task's lease. What became of an attempt is kept in a bounded journal, without secrets.
+//
 // RegisterThing does the last step for callers of the API, with a template of their own. The language of templates
 // is in the package template. Things, certificates and policies belong to other rooms, which take part in the
 // transaction through the context.

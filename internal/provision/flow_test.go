@@ -287,6 +287,26 @@ func TestPendingIsBounded(t *testing.T) {
 	w.create(t, claim)
 }
 
+// AWS's quota under the profile aws, of each operation on its own.
+func TestRate(t *testing.T) {
+	w := newWorld(t, openDB(t), nil)
+	w.Templates = provision.New(provision.Config{Limits: "aws"}, w.Deps)
+	for range 10 {
+		w.create(t, claim)
+	}
+	answer, ok := w.call(t, claim, "$aws/certificates/create/json", nil)
+	if e := parse[rejection](t, answer); ok || e.ErrorCode != "Throttling" {
+		t.Errorf("%s", answer)
+	}
+	w.explained(t, claim.ClientID, "Throttling", "rate", "Rate exceeded")
+	answer, _ = w.register(t, claim, "T", "x", nil)
+	if e := parse[rejection](t, answer); e.ErrorCode != "InvalidCertificateOwnershipToken" {
+		t.Errorf("%s", answer)
+	}
+	w.clock.advance(time.Second)
+	w.create(t, claim)
+}
+
 // TestHook: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 func TestHook(t *testing.T) {
 	asked := make(chan []byte, 1)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"flotilla/internal/aws/iot"
 	"flotilla/internal/mqtt"
 )
 
@@ -72,6 +73,11 @@ func (t *Templates) ServeMQTT(ctx context.Context, m *mqtt.Message) error {
 }
 
 func (t *Templates) serve(ctx context.Context, op, template string, f format, m *mqtt.Message, a *attempt) (any, error) {
+	a.begin("rate", op)
+	if l := t.rates[op]; l != nil && !l.AllowN(t.Now(), 1) {
+		return nil, &iot.ThrottlingException{Message: "Rate exceeded."}
+	}
+	a.back(a.mark() - 1) // nothing to tell
 	a.begin("payload", f.name())
 	switch op {
 	case opKeys:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"flotilla/internal/aws"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/provision/template"
 	"flotilla/internal/store"
@@ -35,7 +36,7 @@ func (t *Templates) CreateProvisioningTemplate(ctx context.Context, in *iot.Crea
 	if err := t.setHook(r, in.PreProvisioningHook); err != nil {
 		return nil, err
 	}
-	if err := check(in.TemplateBody, r.kind); err != nil {
+	if err := check(ctx, in.TemplateBody, r.kind); err != nil {
 		return nil, err
 	}
 	if len(in.Tags) > 0 && t.Tags == nil {
@@ -73,10 +74,16 @@ func (t *Templates) CreateProvisioningTemplate(ctx context.Context, in *iot.Crea
 	return &iot.CreateProvisioningTemplateResponse{TemplateArn: new(t.arn(r.name)), TemplateName: &r.name, DefaultVersionId: new(int32(1))}, nil
 }
 
-// check parses a template for its type.
-func check(body, kind string) error {
-	_, err := template.Parse(body, template.Flow(kind))
-	return exception(err)
+// check parses a template for its type, and warns of what will go wrong only when a device is provisioned.
+func check(ctx context.Context, body, kind string) error {
+	tpl, err := template.Parse(body, template.Flow(kind))
+	if err != nil {
+		return exception(err)
+	}
+	for _, f := range tpl.Lint() {
+		aws.Warn(ctx, f.String())
+	}
+	return nil
 }
 
 // setHook sets or refuses a pre-provisioning hook; nil leaves it as it is.

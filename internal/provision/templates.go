@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"flotilla/internal/aws"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/mqtt"
@@ -88,11 +90,16 @@ type Hook interface {
 
 // Config bounds the room; zero values are AWS's quotas where it has one.
 type Config struct {
+	// Limits is the profile: aws, default or unlimited.
+	Limits string `kong:"-" toml:"-"`
+
 	MaxTemplates int `name:"provision.max-templates" default:"256" help:"Most provisioning templates."`
 	MaxVersions  int `name:"provision.max-versions" default:"5" help:"Most versions of a provisioning template."`
 	MaxPending   int `name:"provision.max-pending" default:"100000" help:"Most certificates that may wait for their provisioning."`
 
 	ExplainRecords int `name:"provision.explain-records" default:"5000" help:"Most provisioning attempts that are kept for 'flotilla explain provision': of those that failed, and of those that did not."`
+
+	Rate int `name:"provision.rate" default:"0" help:"Most requests of each operation of the device provisioning MQTT API in a second, on a node; 0 is the profile's: 10 under --limits aws, otherwise no limit."`
 
 	BulkRate     int   `name:"provision.bulk-rate" default:"100" help:"Most lines that bulk registration registers in a second."`
 	BulkMaxBytes int64 `name:"provision.bulk-max-bytes" default:"1073741824" help:"Most bytes of the input of a bulk registration."`
@@ -127,6 +134,28 @@ type Templates struct {
 	pending atomic.Int64 // about how many tokens are unused
 	journal *journal
 	bulk    *bulk
+	rates   map[string]*rate.Limiter // by operation; none: no limit
+}
+
+// awsRate is AWS's quota of each operation of the device provisioning MQTT API, in requests a second.
+//
+// AWS: https://docs.aws.amazon.com/general/latest/gr/iot-core.html#fleet-provisioning-limits
+const awsRate = 10
+
+// limits are the rates that a configuration means.
+func (c *Config) limits() map[string]*rate.Limiter {
+	n := c.Rate
+	if n <= 0 && c.Limits == "aws" {
+		n = awsRate
+	}
+	if n <= 0 {
+		return nil
+	}
+	out := map[string]*rate.Limiter{}
+	for _, op := range []string{opKeys, opCSR, opRegister} {
+		out[op] = rate.NewLimiter(rate.Limit(n), n)
+	}
+	return out
 }
 
 // New makes the room.
@@ -164,7 +193,7 @@ func New(cfg Config, d Deps) *Templates {
 	if d.ReportURL == nil {
 		d.ReportURL = func() string { return "" }
 	}
-	return &Templates{cfg: cfg, Deps: d, bulk: newBulk(d.NodeID, cfg.BulkRate), journal: newJournal(d.DB, d.Log, cfg.ExplainRecords)}
+	return &Templates{cfg: cfg, Deps: d, rates: cfg.limits(), bulk: newBulk(d.NodeID, cfg.BulkRate), journal: newJournal(d.DB, d.Log, cfg.ExplainRecords)}
 }
 
 func (t *Templates) arn(name string) string {

@@ -248,3 +248,16 @@ func TestRegisterThing(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// What fails only when a device is provisioned is a warning to who makes the template.
+func TestTemplateWarnings(t *testing.T) {
+	w := newWorld(t, openDB(t), nil)
+	var warnings aws.Warnings
+	ctx := aws.WithWarnings(t.Context(), &warnings)
+	body := strings.Replace(fleetBody, `{"serial":{"Ref":"Serial"}}`, `{"serial":{"Ref":"Undeclared"}}`, 1)
+	must[*iot.CreateProvisioningTemplateResponse](t)(w.CreateProvisioningTemplate(ctx, &iot.CreateProvisioningTemplateRequest{TemplateName: "T", TemplateBody: body, ProvisioningRoleArn: roleARN}))
+	must[*iot.CreateProvisioningTemplateVersionResponse](t)(w.CreateProvisioningTemplateVersion(ctx, &iot.CreateProvisioningTemplateVersionRequest{TemplateName: "T", TemplateBody: body}))
+	if got := warnings.List(); len(got) != 2 || !strings.Contains(got[0], "refers to Undeclared") {
+		t.Errorf("%q", got)
+	}
+}

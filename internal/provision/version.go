@@ -23,13 +23,17 @@ func noVersion(err error, template string, number int64) error {
 func (t *Templates) CreateProvisioningTemplateVersion(ctx context.Context, in *iot.CreateProvisioningTemplateVersionRequest) (*iot.CreateProvisioningTemplateVersionResponse, error) {
 	var number int64
 	isDefault := value(in.SetAsDefault)
-	err := t.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
+	old, _, err := t.find(ctx, in.TemplateName)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(ctx, in.TemplateBody, old.kind); err != nil { // a type never changes
+		return nil, err
+	}
+	err = t.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
 		r, err := selectTemplate(tx, in.TemplateName)
 		if err != nil {
 			return noTemplate(err, in.TemplateName)
-		}
-		if err := check(in.TemplateBody, r.kind); err != nil {
-			return err
 		}
 		n, err := countVersions(tx, r.name)
 		if err != nil {

@@ -155,6 +155,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	if err != nil {
 		return nil, err
 	}
+	cfg.Provision.Limits = cfg.Limits
 	r.templates = provision.New(cfg.Provision, provision.Deps{
 		Account: acct, DB: db, Issuer: r.certificates, Certificates: r.certificates, Things: r.registry, Groups: r.registry,
 		BillingGroups: r.registry, Policies: r.policies, Publisher: late, Tags: r.registry, Hook: functions, Log: log,

@@ -251,6 +251,11 @@ func FuzzTemplate(f *testing.F) {
 				category(t, err)
 				continue
 			}
+			for _, f := range tpl.Lint() {
+				if f.Path == "" || f.Message == "" {
+					t.Fatalf("finding %q", f)
+				}
+			}
 			plan, err := tpl.Resolve(template.Input{
 				Parameters:  map[string]string{name: text, "ThingName": "x"},
 				Certificate: map[string]string{"Id": "id", "CommonName": text},
