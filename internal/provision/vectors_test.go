@@ -210,7 +210,7 @@ func (r *run) prepare(t *testing.T) {
 			must[*iot.DeleteCertificateResponse](t)(r.w.certificates.DeleteCertificate(t.Context(), &iot.DeleteCertificateRequest{CertificateId: *made.CertificateId}))
 			r.pem[c.PEM] = *made.CertificatePem
 			if c.CAPEM != "" {
-				r.pem[c.CAPEM] = string(r.w.authority.RootPEM())
+				r.pem[c.CAPEM] = string(r.w.authority.IssuingPEM())
 			}
 		case c.ID != "" && r.Flow == "registerThing":
 			made := must[*iot.CreateKeysAndCertificateResponse](t)(r.w.certificates.CreateKeysAndCertificate(t.Context(), &iot.CreateKeysAndCertificateRequest{}))
