@@ -22,6 +22,9 @@ type cli struct {
 	Policy     policyCmd     `cmd:"" help:"Try IoT policies, and find what is wrong with them."`
 	Provision  provisionCmd  `cmd:"" help:"Find what is wrong with provisioning templates."`
 	ConfigDoc  configDocCmd  `cmd:"" name:"config-doc" hidden:"" help:"Print docs/config.md."`
+	Keys       keysCmd       `cmd:"" help:"Make, list, rotate and withdraw the access keys of the API."`
+	Identities identitiesCmd `cmd:"" help:"Say who may call the API, and what each may do."`
+	Audit      auditCmd      `cmd:"" help:"Show and verify the log of changes."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 

@@ -49,9 +49,13 @@ func (x *exchange) answer(status int, body []byte) {
 }
 
 func (x *exchange) write(status int, body []byte) {
+	x.writeAs("application/json", status, body)
+}
+
+func (x *exchange) writeAs(contentType string, status int, body []byte) {
 	x.status = status
 	h := x.w.Header()
-	h.Set("Content-Type", "application/json")
+	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")

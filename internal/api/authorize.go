@@ -55,6 +55,7 @@ func (x *exchange) authorize(p aws.Principal, region string) error {
 	if err != nil {
 		return err
 	}
+	x.named = resources
 	needs := make([]need, 0, 2)
 	action := x.endpoint.action()
 	for _, r := range resources {

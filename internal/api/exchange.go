@@ -31,6 +31,7 @@ type exchange struct {
 	service  *service                  // nil while it is not known
 	endpoint *endpoint                 // nil while it is not known
 	labels   []string                  // of the path, unescaped
+	named    []string                  // ARNs of what the request is about
 	parsed   map[string]jsontext.Value // members of the body; nil while nobody asked
 	status   int                       // 0 until it is answered
 }
@@ -54,9 +55,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serveSigned serves a request that bears a signature.
 func (s *Server) serveSigned(x *exchange, sig *signature) {
+	query := s.queries[sig.service]
 	principal, err := s.authenticate(x.r.Context(), x, sig)
-	if err != nil {
+	switch {
+	case err != nil && query != nil:
+		x.failQuery(query, err)
+		return
+	case err != nil:
 		x.fail(err)
+		return
+	case query != nil:
+		x.serveQuery(query, principal)
 		return
 	}
 	if x.service == nil {
@@ -73,6 +82,7 @@ func (s *Server) serveSigned(x *exchange, sig *signature) {
 	}
 	x.endpoint, x.labels = e, labels
 	if err := x.authorize(principal, sig.region); err != nil {
+		x.recordDenied(principal, err)
 		x.fail(err)
 		return
 	}
@@ -200,7 +210,7 @@ func (x *exchange) call(e *endpoint, labels []string, p aws.Principal) {
 	ctx = aws.WithWarnings(ctx, &warnings)
 	in := wire.Request{Labels: labels, Query: x.query, Header: x.r.Header, Body: x.body}
 	out := wire.Response{Status: http.StatusOK}
-	if err := e.serve(ctx, &in, &out); err != nil {
+	if err := x.run(ctx, p, &in, &out); err != nil {
 		x.fail(err)
 		return
 	}
@@ -208,6 +218,19 @@ func (x *exchange) call(e *endpoint, labels []string, p aws.Principal) {
 		x.w.Header().Add("X-Flotilla-Warning", w) // SDKs don't look at it
 	}
 	x.answer(out.Status, out.Body)
+}
+
+// run has the operation served, and recorded if it is one that changes something.
+func (x *exchange) run(ctx context.Context, p aws.Principal, in *wire.Request, out *wire.Response) error {
+	r := x.audit(ctx, p)
+	if r == nil {
+		return x.endpoint.serve(ctx, in, out)
+	}
+	err := x.endpoint.serve(r.ctx, in, out)
+	if unrecorded := x.finish(ctx, r, out.Body, err); unrecorded != nil && err == nil {
+		return unrecorded
+	}
+	return err
 }
 
 // sourceIP is the address at the other end of the connection.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"flotilla/internal/aws"
 	"flotilla/internal/aws/flotilla"
@@ -54,6 +55,8 @@ type Deps struct {
 	Account     aws.Account
 	Keys        Keys
 	Permissions Permissions          // nil: nobody may do anything
+	Audit       Audit                // nil: changes are not recorded
+	AuditReads  bool                 // operations that only read are recorded, too
 	Log         *slog.Logger         // nil discards
 	Metrics     *prometheus.Registry // nil: none
 	Now         func() time.Time     // time.Now when nil
@@ -67,10 +70,14 @@ type Server struct {
 	account     aws.Account
 	keys        Keys
 	permissions Permissions
+	auditor     Audit
+	auditReads  bool
+	denials     refusals // that are recorded
 	log         *slog.Logger
 	now         func() time.Time
 	metrics     *metrics
 	services    []*service
+	queries     map[string]*queryService // by the service of the credential scope
 	byScope     map[string]*service
 	reading     chan struct{} // a place for each body that is being read
 	running     chan struct{} // a place for each operation in progress
@@ -94,8 +101,9 @@ func New(cfg Config, d Deps) *Server {
 	data := newService("AWS IoT data plane", iotdata.Routes())
 	jobs := newService("AWS IoT jobs data plane", iotjobsdata.Routes())
 	operator := newService("Flotilla, for operators", flotilla.Routes())
-	return &Server{
-		cfg: cfg, account: d.Account, keys: d.Keys, permissions: d.Permissions, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
+	s := &Server{
+		cfg: cfg, account: d.Account, keys: d.Keys, permissions: d.Permissions, auditor: d.Audit, auditReads: d.AuditReads,
+		denials: refusals{limit: rate.NewLimiter(rate.Every(deniedEvery), deniedBurst)}, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
 		services: []*service{control, data, jobs, operator},
 		byScope: map[string]*service{
 			"iot": control, "iotdata": data, "iot-jobs-data": jobs, "flotilla": operator,
@@ -105,6 +113,8 @@ func New(cfg Config, d Deps) *Server {
 		reading: make(chan struct{}, cfg.MaxConcurrent),
 		running: make(chan struct{}, cfg.MaxConcurrent),
 	}
+	s.queries = s.queryServices()
+	return s
 }
 
 // endpoint is an operation and what serves it.

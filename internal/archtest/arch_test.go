@@ -35,6 +35,8 @@ var layers = map[string]layer{
 	"gateway": room, "api": room, "iam": room, "account": room, "identity": room, "policy": room, "registry": room,
 	"provision": room, "shadow": room, "rules": room, "telemetry": room, "function": room, "index": room, "jobs": room,
 
+	"audit": room, "audit/chain": pure,
+
 	"server": root, "sim": root,
 }
 

@@ -3,14 +3,18 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
 	"errors"
 
 	"flotilla/internal/api"
+	"flotilla/internal/audit"
 	"flotilla/internal/aws"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/bus"
 	"flotilla/internal/iam"
 	"flotilla/internal/registry"
+	"flotilla/internal/store"
 )
 
 // signatures are who signs connections, and what they may do.
@@ -75,4 +79,19 @@ func (s *Server) keepCredentials(ctx context.Context, keys *iam.Keys, file strin
 		}
 	})
 	return nil
+}
+
+// openAudit opens the log of changes. The key that signs its heads is made from a secret of the data directory.
+func (s *Server) openAudit(ctx context.Context, dir *dataDir, db *store.DB, nodeID string) (*audit.Log, error) {
+	secret, err := dir.secret("audit-key")
+	if err != nil {
+		return nil, err
+	}
+	seed := sha256.Sum256([]byte("flotilla audit key\n" + secret))
+	l, err := audit.New(ctx, s.cfg.Audit, audit.Deps{DB: db, NodeID: nodeID, Key: ed25519.NewKeyFromSeed(seed[:]), Log: s.log})
+	if err != nil {
+		return nil, err
+	}
+	s.background(l.Run)
+	return l, nil
 }

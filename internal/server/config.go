@@ -9,6 +9,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"flotilla/internal/api"
+	"flotilla/internal/audit"
 	"flotilla/internal/bus"
 	"flotilla/internal/function"
 	"flotilla/internal/gateway"
@@ -44,6 +45,7 @@ type Config struct {
 	Observe    observe.Config    `embed:""`
 	API        api.Config        `embed:""`
 	IAM        iam.Config        `embed:""`
+	Audit      audit.Config      `embed:""`
 	Identity   identity.Config   `embed:""`
 	Authorizer authorizer.Config `embed:""`
 	Policy     policy.Config     `embed:""`

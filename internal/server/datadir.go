@@ -17,6 +17,7 @@ import (
 //	lock             held (flock) while a server runs on the directory
 //	node-id          the name of this node, made at the first start
 //	nats-password    guards the embedded NATS server
+//	audit-key        signs the ends of the log of changes
 //	ca/root.pem      what devices trust
 //	ca/issuing.pem   the authority below it, which signs certificates of devices
 //	credentials      AWS shared-credentials file with the admin key

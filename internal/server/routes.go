@@ -170,7 +170,10 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, iotdata.ListNamedShadowsForThing, r.shadows.ListNamedShadowsForThing)
 	api.Handle(s, iotdata.UpdateThingShadow, r.shadows.UpdateThingShadow)
 
-	// Who may call the APIs.
+	// Who may call the APIs, and what they changed.
+	api.Handle(s, flotilla.ListAuditHeads, r.audit.ListAuditHeads)
+	api.Handle(s, flotilla.ListAuditNodes, r.audit.ListAuditNodes)
+	api.Handle(s, flotilla.ListAuditRecords, r.audit.ListAuditRecords)
 	api.Handle(s, flotilla.AttachIdentityPolicy, r.identities.AttachIdentityPolicy)
 	api.Handle(s, flotilla.CreateAccessKey, r.identities.CreateAccessKey)
 	api.Handle(s, flotilla.CreateIdentity, r.identities.CreateIdentity)

@@ -14,6 +14,7 @@ import (
 
 	"flotilla/internal/account"
 	"flotilla/internal/api"
+	"flotilla/internal/audit"
 	"flotilla/internal/aws"
 	"flotilla/internal/bus"
 	"flotilla/internal/function"
@@ -64,6 +65,7 @@ type rooms struct {
 	authorizers  *authorizer.Authorizers
 	domains      *domain.Domains
 	identities   *iam.Identities
+	audit        *audit.Log
 	gateway      *gateway.Gateway
 }
 
@@ -192,9 +194,12 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	r.account = account.New(account.Deps{DB: db, Endpoint: s.endpoint})
 
 	r.identities = iam.NewIdentities(keys, resourceTags{r.registry})
+	if r.audit, err = s.openAudit(ctx, dir, db, nodeID); err != nil {
+		return nil, err
+	}
 
 	// The doors.
-	door := api.New(cfg.API, api.Deps{Account: acct, Keys: keys, Permissions: r.identities, Log: log, Metrics: metrics})
+	door := api.New(cfg.API, api.Deps{Account: acct, Keys: keys, Permissions: r.identities, Audit: r.audit, AuditReads: cfg.Audit.Reads, Log: log, Metrics: metrics})
 	cfg.Gateway.MQTTAddr, cfg.Gateway.HTTPSAddr = cfg.MQTTAddr, cfg.HTTPSAddr
 	cfg.Gateway.Limits, cfg.Gateway.NodeID = cfg.Limits, nodeID
 	reserved := &mqtt.Mux{}

@@ -250,6 +250,9 @@ func (db *DB) Write(ctx context.Context, fn Func) error {
 		}
 		return fn(ctx, st.tx)
 	}
+	if also, _ := ctx.Value(alongsideKey{}).(Func); also != nil {
+		fn = both(fn, also)
+	}
 	answer := make(chan error, 1)
 	j := &job{ctx: context.WithoutCancel(ctx), fn: fn, done: func(err error) { answer <- err }, callerRunsHooks: true}
 	if err := db.hand(ctx, j); err != nil {
@@ -262,6 +265,24 @@ func (db *DB) Write(ctx context.Context, fn Func) error {
 		}
 	}
 	return err
+}
+
+type alongsideKey struct{}
+
+// Alongside returns a context with which every Write that joins no other runs fn
+// too, after its own function and in the same transaction; nil takes an earlier
+// one away.
+func Alongside(ctx context.Context, fn Func) context.Context {
+	return context.WithValue(ctx, alongsideKey{}, fn)
+}
+
+func both(first, second Func) Func {
+	return func(ctx context.Context, tx Tx) error {
+		if err := first(ctx, tx); err != nil {
+			return err
+		}
+		return second(ctx, tx)
+	}
 }
 
 // WriteAsync hands fn to the writer, in order with all other writes, and

@@ -128,6 +128,12 @@ func TestAWSCLI(t *testing.T) {
 		t.Helper()
 		return try(t, e, aws, append(args, "--endpoint-url", n.Endpoints().API)...)
 	}
+	if who := cli("sts", "get-caller-identity"); who["Arn"] != "arn:aws:iam::123456789012:user/admin" || who["Account"] != "123456789012" || who["UserId"] == "" {
+		t.Errorf("get-caller-identity: %v", who)
+	}
+	if out, err := refused("sts", "assume-role", "--role-arn", "arn:aws:iam::123456789012:role/r", "--role-session-name", "s"); err == nil || !strings.Contains(out, "InvalidAction") {
+		t.Errorf("assume-role: %v %s", err, out)
+	}
 	thing := cli("iot", "create-thing", "--thing-name", "pump-1", "--attribute-payload", `{"attributes":{"site":"berlin"}}`)
 	if thing["thingName"] != "pump-1" || !strings.HasPrefix(fmt.Sprint(thing["thingArn"]), "arn:aws:iot:us-east-1:123456789012:thing/") {
 		t.Errorf("create-thing: %v", thing)

@@ -185,7 +185,7 @@ func readListAuditHeadsRequest(r *wire.Request, s *ListAuditHeadsRequest) error 
 	d.Out()
 	d.In("maxResults")
 	if text, ok := r.QueryValue("maxResults"); ok {
-		if v, ok := d.ParamInt(numberPageSize, text); ok {
+		if v, ok := d.ParamInt(numberAuditPageSize, text); ok {
 			s.MaxResults = new(v)
 		}
 	}
@@ -301,7 +301,7 @@ func readListAuditRecordsRequest(r *wire.Request, s *ListAuditRecordsRequest) er
 	d.Out()
 	d.In("maxResults")
 	if text, ok := r.QueryValue("maxResults"); ok {
-		if v, ok := d.ParamInt(numberPageSize, text); ok {
+		if v, ok := d.ParamInt(numberAuditPageSize, text); ok {
 			s.MaxResults = new(v)
 		}
 	}
