@@ -26,6 +26,11 @@ type target struct {
 
 // call sends a signed request to the operator's API and decodes the answer.
 func (t *target) call(method, path string, in, out any) error {
+	return t.callService("flotilla", method, path, in, out)
+}
+
+// callService is call for the API that a SigV4 service name stands for.
+func (t *target) callService(service, method, path string, in, out any) error {
 	var endpoints server.Endpoints
 	text, err := os.ReadFile(filepath.Join(t.Data, "endpoints.json"))
 	if err != nil {
@@ -51,7 +56,7 @@ func (t *target) call(method, path string, in, out any) error {
 		return err
 	}
 	sum := sha256.Sum256(body)
-	err = v4.NewSigner().SignHTTP(ctx, aws.Credentials{AccessKeyID: access, SecretAccessKey: secret}, req, hex.EncodeToString(sum[:]), "flotilla", "us-east-1", time.Now())
+	err = v4.NewSigner().SignHTTP(ctx, aws.Credentials{AccessKeyID: access, SecretAccessKey: secret}, req, hex.EncodeToString(sum[:]), service, "us-east-1", time.Now())
 	if err != nil {
 		return err
 	}

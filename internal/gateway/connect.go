@@ -374,6 +374,9 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 	if c.leased && g.mesh != nil && !g.mesh.Alone() {
 		g.workers.run(func() { g.checkLease(c) })
 	}
+	if g.justInTime != nil && c.who.Type == "certificate" {
+		g.justInTime.Connected(c.who.ID)
+	}
 	g.greet(c)
 	return nil
 }

@@ -83,6 +83,8 @@ type JustInTime interface {
 	// certificate first. Whatever comes of it, the connection is closed, and the client is to connect again: the
 	// error, never nil, is what the operator is told.
 	FirstConnect(ctx context.Context, chain []*x509.Certificate, serverName string, refused error) error
+	// Connected is told that the holder of a certificate was let in. It must not block.
+	Connected(certificateID string)
 }
 
 // refusedPrincipal is the certificate id in the refusal of a certificate; "" when there is none.

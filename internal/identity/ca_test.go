@@ -364,7 +364,7 @@ func TestFirstConnect(t *testing.T) {
 			t.Error("a revoked certificate was announced")
 		}
 		// One that waits for its ownership token is nobody's to register.
-		pending := must[*iot.CreateKeysAndCertificateResponse](t)(w.CreatePending(t.Context(), "", w.clock.Now().Add(time.Hour)))
+		pending := must[*iot.CreateKeysAndCertificateResponse](t)(w.CreatePending(t.Context(), "", w.clock.Now().Add(time.Hour), ""))
 		wantRefused(t, connect(parse(t, *pending.CertificatePem)), identity.ReasonNotActive)
 
 		must[*iot.UpdateCACertificateResponse](t)(w.UpdateCACertificate(t.Context(), &iot.UpdateCACertificateRequest{CertificateId: caID, RegistrationConfig: &iot.RegistrationConfig{TemplateBody: new("{}")}}))

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -79,7 +80,9 @@ type Certificates struct {
 	publisher Publisher
 	tags      Tags
 	recent    attempts
-	listing   sync.Mutex // held while a revocation list is issued
+	rotating  atomic.Bool // a certificate is to be replaced
+	connected chan string // ids of certificates, for Run
+	listing   sync.Mutex  // held while a revocation list is issued
 	cache     cache
 	names     names
 }
@@ -92,7 +95,8 @@ func New(cfg Config, d Deps) *Certificates {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Certificates{cfg: cfg, account: d.Account, db: d.DB, bus: d.Changes, authority: d.Authority, log: d.Log, now: d.Now}
+	c := &Certificates{cfg: cfg, account: d.Account, db: d.DB, bus: d.Changes, authority: d.Authority, log: d.Log, now: d.Now, connected: make(chan string, newcomers)}
+	d.Changes.OnChange(kindRotation, func(string) { c.rotating.Store(true) })
 	d.Changes.OnChange(kindCertificate, c.cache.forget)
 	return c
 }
@@ -361,6 +365,9 @@ func (c *Certificates) DeleteCertificate(ctx context.Context, in *iot.DeleteCert
 			return err
 		}
 		c.changed(ctx, id)
+		if err := deleteRotation(tx, id); err != nil {
+			return err
+		}
 		return deleteCertificate(tx, id)
 	})
 	if err != nil {

@@ -38,9 +38,10 @@ func (c *Certificates) CreateClaim(ctx context.Context, templateName string) (*i
 
 // CreatePending makes a certificate for fleet provisioning: PENDING_ACTIVATION, and deleted after until unless
 // UpdateCertificate has changed its status before. With a CSR (PEM) the key stays where it is and KeyPair is nil.
+// requestedBy is the id of the certificate that its holder has now, or a claim's.
 // Errors: iot.InvalidRequestException for the CSR.
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
-func (c *Certificates) CreatePending(ctx context.Context, csr string, until time.Time) (*iot.CreateKeysAndCertificateResponse, error) {
+func (c *Certificates) CreatePending(ctx context.Context, csr string, until time.Time, requestedBy string) (*iot.CreateKeysAndCertificateResponse, error) {
 	var i *issued
 	var err error
 	if csr == "" {
@@ -52,7 +53,7 @@ func (c *Certificates) CreatePending(ctx context.Context, csr string, until time
 		return nil, err
 	}
 	r := newRecord(i, iot.CertificateStatusPendingActivation)
-	r.pendingUntil = until.UnixMilli()
+	r.pendingUntil, r.requestedBy = until.UnixMilli(), requestedBy
 	if err := c.add(ctx, r); err != nil {
 		return nil, err
 	}
@@ -87,10 +88,13 @@ func (c *Certificates) DeleteExpired(ctx context.Context) (deleted int, err erro
 	}
 }
 
-// Run calls DeleteExpired every minute until ctx ends.
+// Run calls DeleteExpired every minute, and finishes rotations, until ctx ends.
 func (c *Certificates) Run(ctx context.Context) {
 	if err := c.noteEarlierRevocations(ctx); err != nil && ctx.Err() == nil {
 		c.log.Error("certificates that were revoked earlier can't be listed", "err", err)
+	}
+	if err := c.lookForRotations(ctx); err != nil && ctx.Err() == nil {
+		c.log.Error("rotations can't be read", "err", err)
 	}
 	t := time.NewTicker(sweepEvery)
 	defer t.Stop()
@@ -98,7 +102,14 @@ func (c *Certificates) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case id := <-c.connected:
+			if err := c.finishRotation(ctx, id); err != nil && ctx.Err() == nil {
+				c.log.Error("a rotation can't be finished", "principal", id, "err", err)
+			}
 		case <-t.C:
+			if err := c.lookForRotations(ctx); err != nil && ctx.Err() == nil {
+				c.log.Error("rotations can't be read", "err", err)
+			}
 			if n, err := c.DeleteExpired(ctx); err != nil && ctx.Err() == nil {
 				c.log.Error("expired certificates can't be deleted", "err", err)
 			} else if n > 0 {

@@ -15,13 +15,14 @@ type record struct {
 	created, modified   int64
 	revision            int64
 	generation, claim   string
+	requestedBy         string
 	pendingUntil        int64
 }
 
 func insertCertificate(tx store.Tx, r *record) error {
-	_, err := tx.Exec(`INSERT INTO certificate (id, der, status, mode, ca_id, not_before, not_after, created, modified, revision, generation, claim, pending_until)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
-		r.id, r.der, r.status, r.mode, r.caID, r.notBefore, r.notAfter, r.created, r.modified, r.revision, r.generation, r.claim, r.pendingUntil)
+	_, err := tx.Exec(`INSERT INTO certificate (id, der, status, mode, ca_id, not_before, not_after, created, modified, revision, generation, claim, pending_until, requested_by)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
+		r.id, r.der, r.status, r.mode, r.caID, r.notBefore, r.notAfter, r.created, r.modified, r.revision, r.generation, r.claim, r.pendingUntil, r.requestedBy)
 	return err
 }
 

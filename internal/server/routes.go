@@ -190,6 +190,8 @@ func route(s *api.Server, r *rooms) {
 
 	// Messages and connections.
 	data := r.gateway.DataPlane()
+	api.Handle(s, flotilla.ListCertificateDetails, r.certificates.ListCertificateDetails)
+	api.Handle(s, flotilla.RotateCertificate, r.certificates.RotateCertificate)
 	api.Handle(s, flotilla.ExplainClient, r.gateway.ExplainClient)
 	api.Handle(s, flotilla.SimulatePolicy, r.policies.SimulatePolicy)
 	api.Handle(s, flotilla.LintPolicies, r.policies.LintPolicies)

@@ -11,6 +11,8 @@ var (
 	textAccessKeyId            = &wire.Text{Min: 16, Max: 128, Pattern: wire.NewPattern(`[A-Z0-9]+`)}
 	textAccessKeyStatus        = &wire.Text{Enum: []string{AccessKeyStatusActive, AccessKeyStatusInactive}}
 	numberAuditPageSize        = &wire.Number{Min: 1, Max: 1000, HasMin: true, HasMax: true}
+	textCertificateDetailId    = &wire.Text{Min: 64, Max: 64, Pattern: wire.NewPattern(`[a-fA-F0-9]+`)}
+	numberCertificateSeconds   = &wire.Number{Min: 0, HasMin: true}
 	textClientId               = &wire.Text{Min: 1, Max: 256}
 	numberExplainMaxResults    = &wire.Number{Min: 1, Max: 100, HasMin: true, HasMax: true}
 	numberGraceSeconds         = &wire.Number{Min: 0, Max: 2592000, HasMin: true, HasMax: true}

@@ -42,6 +42,24 @@ func encodeAuditRecords(b []byte, list []*AuditRecord) []byte {
 	return append(b, ']')
 }
 
+func encodeCertificateDetails(b []byte, list []*CertificateDetail) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
+func encodeCertificateThings(b []byte, list []string) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = wire.AppendString(b, v)
+	}
+	return append(b, ']')
+}
+
 func encodeClientRefusals(b []byte, list []*ClientRefusal) []byte {
 	b = append(b, '[')
 	for _, v := range list {

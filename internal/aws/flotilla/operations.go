@@ -24,9 +24,11 @@ var routes = [...]aws.Route{
 	{Service: "flotilla", Name: "ListAuditHeads", Method: "GET", Path: "/audit/{nodeId}/heads"},
 	{Service: "flotilla", Name: "ListAuditNodes", Method: "GET", Path: "/audit"},
 	{Service: "flotilla", Name: "ListAuditRecords", Method: "GET", Path: "/audit/{nodeId}/records"},
+	{Service: "flotilla", Name: "ListCertificateDetails", Method: "GET", Path: "/certificate-details"},
 	{Service: "flotilla", Name: "ListIdentities", Method: "GET", Path: "/identities"},
 	{Service: "flotilla", Name: "ListManagedPolicies", Method: "GET", Path: "/managed-policies"},
 	{Service: "flotilla", Name: "RotateAccessKey", Method: "POST", Path: "/access-keys/{accessKeyId}/rotate"},
+	{Service: "flotilla", Name: "RotateCertificate", Method: "PUT", Path: "/certificate-details/{certificateId}/rotation"},
 	{Service: "flotilla", Name: "SimulatePolicy", Method: "POST", Path: "/policies/simulate"},
 	{Service: "flotilla", Name: "UpdateAccessKey", Method: "PATCH", Path: "/access-keys/{accessKeyId}"},
 	{Service: "flotilla", Name: "UpdateIdentity", Method: "PATCH", Path: "/identities/{identityName}"},
@@ -34,26 +36,28 @@ var routes = [...]aws.Route{
 
 // The operations of the service.
 var (
-	AttachIdentityPolicy = aws.Operation[AttachIdentityPolicyRequest, AttachIdentityPolicyResponse]{Route: &routes[0], Read: readAttachIdentityPolicyRequest, Write: writeAttachIdentityPolicyResponse, Invalid: invalidRequest}
-	CreateAccessKey      = aws.Operation[CreateAccessKeyRequest, CreateAccessKeyResponse]{Route: &routes[1], Read: readCreateAccessKeyRequest, Write: writeCreateAccessKeyResponse, Invalid: invalidRequest}
-	CreateIdentity       = aws.Operation[CreateIdentityRequest, CreateIdentityResponse]{Route: &routes[2], Read: readCreateIdentityRequest, Write: writeCreateIdentityResponse, Invalid: invalidRequest}
-	DeleteAccessKey      = aws.Operation[DeleteAccessKeyRequest, DeleteAccessKeyResponse]{Route: &routes[3], Read: readDeleteAccessKeyRequest, Write: writeDeleteAccessKeyResponse, Invalid: invalidRequest}
-	DeleteIdentity       = aws.Operation[DeleteIdentityRequest, DeleteIdentityResponse]{Route: &routes[4], Read: readDeleteIdentityRequest, Write: writeDeleteIdentityResponse, Invalid: invalidRequest}
-	DescribeIdentity     = aws.Operation[DescribeIdentityRequest, DescribeIdentityResponse]{Route: &routes[5], Read: readDescribeIdentityRequest, Write: writeDescribeIdentityResponse, Invalid: invalidRequest}
-	DetachIdentityPolicy = aws.Operation[DetachIdentityPolicyRequest, DetachIdentityPolicyResponse]{Route: &routes[6], Read: readDetachIdentityPolicyRequest, Write: writeDetachIdentityPolicyResponse, Invalid: invalidRequest}
-	ExplainClient        = aws.Operation[ExplainClientRequest, ExplainClientResponse]{Route: &routes[7], Read: readExplainClientRequest, Write: writeExplainClientResponse, Invalid: invalidRequest}
-	ExplainProvisioning  = aws.Operation[ExplainProvisioningRequest, ExplainProvisioningResponse]{Route: &routes[8], Read: readExplainProvisioningRequest, Write: writeExplainProvisioningResponse, Invalid: invalidRequest}
-	LintPolicies         = aws.Operation[LintPoliciesRequest, LintPoliciesResponse]{Route: &routes[9], Read: readLintPoliciesRequest, Write: writeLintPoliciesResponse, Invalid: invalidRequest}
-	ListAccessKeys       = aws.Operation[ListAccessKeysRequest, ListAccessKeysResponse]{Route: &routes[10], Read: readListAccessKeysRequest, Write: writeListAccessKeysResponse, Invalid: invalidRequest}
-	ListAuditHeads       = aws.Operation[ListAuditHeadsRequest, ListAuditHeadsResponse]{Route: &routes[11], Read: readListAuditHeadsRequest, Write: writeListAuditHeadsResponse, Invalid: invalidRequest}
-	ListAuditNodes       = aws.Operation[ListAuditNodesRequest, ListAuditNodesResponse]{Route: &routes[12], Read: readListAuditNodesRequest, Write: writeListAuditNodesResponse, Invalid: invalidRequest}
-	ListAuditRecords     = aws.Operation[ListAuditRecordsRequest, ListAuditRecordsResponse]{Route: &routes[13], Read: readListAuditRecordsRequest, Write: writeListAuditRecordsResponse, Invalid: invalidRequest}
-	ListIdentities       = aws.Operation[ListIdentitiesRequest, ListIdentitiesResponse]{Route: &routes[14], Read: readListIdentitiesRequest, Write: writeListIdentitiesResponse, Invalid: invalidRequest}
-	ListManagedPolicies  = aws.Operation[ListManagedPoliciesRequest, ListManagedPoliciesResponse]{Route: &routes[15], Read: readListManagedPoliciesRequest, Write: writeListManagedPoliciesResponse, Invalid: invalidRequest}
-	RotateAccessKey      = aws.Operation[RotateAccessKeyRequest, RotateAccessKeyResponse]{Route: &routes[16], Read: readRotateAccessKeyRequest, Write: writeRotateAccessKeyResponse, Invalid: invalidRequest}
-	SimulatePolicy       = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[17], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
-	UpdateAccessKey      = aws.Operation[UpdateAccessKeyRequest, UpdateAccessKeyResponse]{Route: &routes[18], Read: readUpdateAccessKeyRequest, Write: writeUpdateAccessKeyResponse, Invalid: invalidRequest}
-	UpdateIdentity       = aws.Operation[UpdateIdentityRequest, UpdateIdentityResponse]{Route: &routes[19], Read: readUpdateIdentityRequest, Write: writeUpdateIdentityResponse, Invalid: invalidRequest}
+	AttachIdentityPolicy   = aws.Operation[AttachIdentityPolicyRequest, AttachIdentityPolicyResponse]{Route: &routes[0], Read: readAttachIdentityPolicyRequest, Write: writeAttachIdentityPolicyResponse, Invalid: invalidRequest}
+	CreateAccessKey        = aws.Operation[CreateAccessKeyRequest, CreateAccessKeyResponse]{Route: &routes[1], Read: readCreateAccessKeyRequest, Write: writeCreateAccessKeyResponse, Invalid: invalidRequest}
+	CreateIdentity         = aws.Operation[CreateIdentityRequest, CreateIdentityResponse]{Route: &routes[2], Read: readCreateIdentityRequest, Write: writeCreateIdentityResponse, Invalid: invalidRequest}
+	DeleteAccessKey        = aws.Operation[DeleteAccessKeyRequest, DeleteAccessKeyResponse]{Route: &routes[3], Read: readDeleteAccessKeyRequest, Write: writeDeleteAccessKeyResponse, Invalid: invalidRequest}
+	DeleteIdentity         = aws.Operation[DeleteIdentityRequest, DeleteIdentityResponse]{Route: &routes[4], Read: readDeleteIdentityRequest, Write: writeDeleteIdentityResponse, Invalid: invalidRequest}
+	DescribeIdentity       = aws.Operation[DescribeIdentityRequest, DescribeIdentityResponse]{Route: &routes[5], Read: readDescribeIdentityRequest, Write: writeDescribeIdentityResponse, Invalid: invalidRequest}
+	DetachIdentityPolicy   = aws.Operation[DetachIdentityPolicyRequest, DetachIdentityPolicyResponse]{Route: &routes[6], Read: readDetachIdentityPolicyRequest, Write: writeDetachIdentityPolicyResponse, Invalid: invalidRequest}
+	ExplainClient          = aws.Operation[ExplainClientRequest, ExplainClientResponse]{Route: &routes[7], Read: readExplainClientRequest, Write: writeExplainClientResponse, Invalid: invalidRequest}
+	ExplainProvisioning    = aws.Operation[ExplainProvisioningRequest, ExplainProvisioningResponse]{Route: &routes[8], Read: readExplainProvisioningRequest, Write: writeExplainProvisioningResponse, Invalid: invalidRequest}
+	LintPolicies           = aws.Operation[LintPoliciesRequest, LintPoliciesResponse]{Route: &routes[9], Read: readLintPoliciesRequest, Write: writeLintPoliciesResponse, Invalid: invalidRequest}
+	ListAccessKeys         = aws.Operation[ListAccessKeysRequest, ListAccessKeysResponse]{Route: &routes[10], Read: readListAccessKeysRequest, Write: writeListAccessKeysResponse, Invalid: invalidRequest}
+	ListAuditHeads         = aws.Operation[ListAuditHeadsRequest, ListAuditHeadsResponse]{Route: &routes[11], Read: readListAuditHeadsRequest, Write: writeListAuditHeadsResponse, Invalid: invalidRequest}
+	ListAuditNodes         = aws.Operation[ListAuditNodesRequest, ListAuditNodesResponse]{Route: &routes[12], Read: readListAuditNodesRequest, Write: writeListAuditNodesResponse, Invalid: invalidRequest}
+	ListAuditRecords       = aws.Operation[ListAuditRecordsRequest, ListAuditRecordsResponse]{Route: &routes[13], Read: readListAuditRecordsRequest, Write: writeListAuditRecordsResponse, Invalid: invalidRequest}
+	ListCertificateDetails = aws.Operation[ListCertificateDetailsRequest, ListCertificateDetailsResponse]{Route: &routes[14], Read: readListCertificateDetailsRequest, Write: writeListCertificateDetailsResponse, Invalid: invalidRequest}
+	ListIdentities         = aws.Operation[ListIdentitiesRequest, ListIdentitiesResponse]{Route: &routes[15], Read: readListIdentitiesRequest, Write: writeListIdentitiesResponse, Invalid: invalidRequest}
+	ListManagedPolicies    = aws.Operation[ListManagedPoliciesRequest, ListManagedPoliciesResponse]{Route: &routes[16], Read: readListManagedPoliciesRequest, Write: writeListManagedPoliciesResponse, Invalid: invalidRequest}
+	RotateAccessKey        = aws.Operation[RotateAccessKeyRequest, RotateAccessKeyResponse]{Route: &routes[17], Read: readRotateAccessKeyRequest, Write: writeRotateAccessKeyResponse, Invalid: invalidRequest}
+	RotateCertificate      = aws.Operation[RotateCertificateRequest, RotateCertificateResponse]{Route: &routes[18], Read: readRotateCertificateRequest, Write: writeRotateCertificateResponse, Invalid: invalidRequest}
+	SimulatePolicy         = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[19], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
+	UpdateAccessKey        = aws.Operation[UpdateAccessKeyRequest, UpdateAccessKeyResponse]{Route: &routes[20], Read: readUpdateAccessKeyRequest, Write: writeUpdateAccessKeyResponse, Invalid: invalidRequest}
+	UpdateIdentity         = aws.Operation[UpdateIdentityRequest, UpdateIdentityResponse]{Route: &routes[21], Read: readUpdateIdentityRequest, Write: writeUpdateIdentityResponse, Invalid: invalidRequest}
 )
 
 func invalidRequest(message string) error { return &InvalidRequestException{Message: message} }

@@ -8,6 +8,65 @@ import (
 	"strconv"
 )
 
+// CertificateDetail is a structure of the model.
+type CertificateDetail struct {
+	CertificateId   *string   `json:"certificateId,omitzero"`
+	Status          *string   `json:"status,omitzero"`
+	NotBefore       *aws.Time `json:"notBefore,omitzero"`
+	NotAfter        *aws.Time `json:"notAfter,omitzero"`
+	Subject         *string   `json:"subject,omitzero"`
+	Issuer          *string   `json:"issuer,omitzero"`
+	SerialNumber    *string   `json:"serialNumber,omitzero"`
+	CaCertificateId *string   `json:"caCertificateId,omitzero"`
+	Rotation        *string   `json:"rotation,omitzero"`
+	Things          []string  `json:"things,omitzero"`
+}
+
+func (s *CertificateDetail) encode(b []byte) []byte {
+	b = append(b, '{')
+	if s.CertificateId != nil {
+		b = wire.AppendName(b, `"certificateId":`)
+		b = wire.AppendString(b, *s.CertificateId)
+	}
+	if s.Status != nil {
+		b = wire.AppendName(b, `"status":`)
+		b = wire.AppendString(b, *s.Status)
+	}
+	if s.NotBefore != nil {
+		b = wire.AppendName(b, `"notBefore":`)
+		b = wire.AppendTime(b, s.NotBefore.Time)
+	}
+	if s.NotAfter != nil {
+		b = wire.AppendName(b, `"notAfter":`)
+		b = wire.AppendTime(b, s.NotAfter.Time)
+	}
+	if s.Subject != nil {
+		b = wire.AppendName(b, `"subject":`)
+		b = wire.AppendString(b, *s.Subject)
+	}
+	if s.Issuer != nil {
+		b = wire.AppendName(b, `"issuer":`)
+		b = wire.AppendString(b, *s.Issuer)
+	}
+	if s.SerialNumber != nil {
+		b = wire.AppendName(b, `"serialNumber":`)
+		b = wire.AppendString(b, *s.SerialNumber)
+	}
+	if s.CaCertificateId != nil {
+		b = wire.AppendName(b, `"caCertificateId":`)
+		b = wire.AppendString(b, *s.CaCertificateId)
+	}
+	if s.Rotation != nil {
+		b = wire.AppendName(b, `"rotation":`)
+		b = wire.AppendString(b, *s.Rotation)
+	}
+	if s.Things != nil {
+		b = wire.AppendName(b, `"things":`)
+		b = encodeCertificateThings(b, s.Things)
+	}
+	return append(b, '}')
+}
+
 // ClientRefusal is a structure of the model.
 type ClientRefusal struct {
 	Time       *aws.Time `json:"time,omitzero"`

@@ -330,6 +330,50 @@ func (s *ListAuditRecordsResponse) encode(b []byte) []byte {
 	return append(b, '}')
 }
 
+// ListCertificateDetailsRequest is the input of ListCertificateDetails.
+type ListCertificateDetailsRequest struct {
+	ExpiresWithinSeconds *int64  `json:"expiresWithinSeconds,omitzero"` // query expiresWithinSeconds
+	Marker               *string `json:"marker,omitzero"`               // query marker
+}
+
+func readListCertificateDetailsRequest(r *wire.Request, s *ListCertificateDetailsRequest) error {
+	d := new(wire.Decoder)
+	d.In("expiresWithinSeconds")
+	if text, ok := r.QueryValue("expiresWithinSeconds"); ok {
+		if v, ok := d.ParamLong(numberCertificateSeconds, text); ok {
+			s.ExpiresWithinSeconds = new(v)
+		}
+	}
+	d.Out()
+	d.In("marker")
+	if text, ok := r.QueryValue("marker"); ok {
+		s.Marker = &text
+	}
+	d.Out()
+	return d.Err()
+}
+
+// ListCertificateDetailsResponse is the output of ListCertificateDetails.
+type ListCertificateDetailsResponse struct {
+	Certificates []*CertificateDetail `json:"certificates,omitzero"`
+	NextMarker   *string              `json:"nextMarker,omitzero"`
+}
+
+func writeListCertificateDetailsResponse(r *wire.Response, s *ListCertificateDetailsResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *ListCertificateDetailsResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"certificates":`)
+	b = encodeCertificateDetails(b, s.Certificates)
+	if s.NextMarker != nil {
+		b = wire.AppendName(b, `"nextMarker":`)
+		b = wire.AppendString(b, *s.NextMarker)
+	}
+	return append(b, '}')
+}
+
 // ListIdentitiesRequest is the input of ListIdentities.
 type ListIdentitiesRequest struct {
 	NextToken  *string `json:"nextToken,omitzero"`  // query nextToken

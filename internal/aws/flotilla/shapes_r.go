@@ -73,3 +73,35 @@ func (s *RotateAccessKeyResponse) encode(b []byte) []byte {
 	}
 	return append(b, '}')
 }
+
+// RotateCertificateRequest is the input of RotateCertificate.
+type RotateCertificateRequest struct {
+	CertificateId string `json:"certificateId"` // required, in the path
+}
+
+func readRotateCertificateRequest(r *wire.Request, s *RotateCertificateRequest) error {
+	d := new(wire.Decoder)
+	d.In("certificateId")
+	if text, ok := r.Label(0); ok {
+		d.Check(textCertificateDetailId, text)
+		s.CertificateId = text
+	}
+	d.Out()
+	return d.Err()
+}
+
+// RotateCertificateResponse is the output of RotateCertificate.
+type RotateCertificateResponse struct {
+	Things []string `json:"things,omitzero"`
+}
+
+func writeRotateCertificateResponse(r *wire.Response, s *RotateCertificateResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *RotateCertificateResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"things":`)
+	b = encodeCertificateThings(b, s.Things)
+	return append(b, '}')
+}
