@@ -131,7 +131,7 @@ func TestAWSCLI(t *testing.T) {
 	if who := cli("sts", "get-caller-identity"); who["Arn"] != "arn:aws:iam::123456789012:user/admin" || who["Account"] != "123456789012" || who["UserId"] == "" {
 		t.Errorf("get-caller-identity: %v", who)
 	}
-	if out, err := refused("sts", "assume-role", "--role-arn", "arn:aws:iam::123456789012:role/r", "--role-session-name", "s"); err == nil || !strings.Contains(out, "InvalidAction") {
+	if out, err := refused("sts", "assume-role", "--role-arn", "arn:aws:iam::123456789012:role/r", "--role-session-name", "session"); err == nil || !strings.Contains(out, "InvalidAction") {
 		t.Errorf("assume-role: %v %s", err, out)
 	}
 	thing := cli("iot", "create-thing", "--thing-name", "pump-1", "--attribute-payload", `{"attributes":{"site":"berlin"}}`)
