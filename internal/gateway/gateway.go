@@ -72,6 +72,10 @@ type Deps struct {
 	// block: an event loop calls it.
 	Denied func(clientID string, d Denial)
 
+	// Presence, when not nil, is told that a client has connected to this node or that its connection has ended, with
+	// AWS's disconnectReason. It must not block.
+	Presence func(clientID string, connected bool, reason string, at time.Time)
+
 	Log     *slog.Logger
 	Metrics *prometheus.Registry // nil: none
 	Now     func() time.Time     // time.Now when nil
@@ -95,6 +99,7 @@ type Gateway struct {
 	signatures  Signatures
 	justInTime  JustInTime
 	onDenied    func(string, Denial)
+	onPresence  func(clientID string, connected bool, reason string, at time.Time)
 	log         *slog.Logger
 	now         func() time.Time
 	metrics     *metrics
@@ -159,7 +164,7 @@ func New(cfg Config, d Deps) (*Gateway, error) {
 	g := &Gateway{
 		cfg: cfg, limits: limits, maxOut: cfg.MaxOutKiB << 10, maxTotalOut: int64(cfg.MaxTotalOutMiB) << 20,
 		account: d.Account, db: d.DB, bus: d.Bus, principals: d.Principals, policies: d.Policies, reserved: d.Reserved,
-		rules: d.Rules, domains: d.Domains, authorizers: d.Authorizers, signatures: d.Signatures, justInTime: d.JustInTime, onDenied: d.Denied, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), topicPrefix: d.Account.ARN("iot", "topic/"),
+		rules: d.Rules, domains: d.Domains, authorizers: d.Authorizers, signatures: d.Signatures, justInTime: d.JustInTime, onDenied: d.Denied, onPresence: d.Presence, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), topicPrefix: d.Account.ARN("iot", "topic/"),
 		known: make(chan struct{}), registry: newRegistry(), trie: mqtt.NewTrie[*subscription](),
 	}
 	g.slow.timeout = cfg.SlowTimeout

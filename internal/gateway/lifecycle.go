@@ -33,6 +33,9 @@ func (g *Gateway) presence(c *Connection, what string, why *cause) {
 	} else {
 		e.IPAddress = c.addr.Addr().String()
 	}
+	if g.onPresence != nil {
+		g.onPresence(e.ClientID, why == nil, e.Reason, g.now())
+	}
 	g.event("$aws/events/presence/"+what+"/"+e.ClientID, c, e)
 }
 

@@ -18,6 +18,8 @@
 // Policies decide by things, attributes, attachments and memberships. What
 // changes one of them is announced after its commit: kind "thing" with the
 // thing's name, kind "principal" with the ARN of a principal or of a group.
+// Memberships and groups are announced too, as kinds "membership" and "group",
+// for those who follow a fleet.
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/thing-registry.html
 package registry

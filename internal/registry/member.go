@@ -98,6 +98,7 @@ func (r *Registry) leave(ctx context.Context, tx store.Tx, thing string, g *grou
 	was, err := deleteMember(tx, thing, g)
 	if was {
 		r.membershipEvent(ctx, removed, thing, g)
+		r.membershipChanged(ctx, "-", thing, g)
 	}
 	return err
 }
@@ -126,7 +127,17 @@ func (r *Registry) join(ctx context.Context, tx store.Tx, thing, name string) er
 		return err
 	}
 	r.membershipEvent(ctx, added, thing, &g)
+	r.membershipChanged(ctx, "+", thing, &g)
 	return nil
+}
+
+// membershipChanged announces that a thing came into a group, and so into those above it, or left them.
+func (r *Registry) membershipChanged(ctx context.Context, sign, thing string, g *group) {
+	keys := []string{sign + g.name + "/" + thing}
+	for _, a := range g.ancestors {
+		keys = append(keys, sign+a+"/"+thing)
+	}
+	r.changed(ctx, kindMembership, keys...)
 }
 
 // ListThingGroupsForThing lists the groups that a thing was added to, by name.

@@ -17,6 +17,9 @@ import (
 const (
 	kindThing     = "thing"     // key: thing name
 	kindPrincipal = "principal" // key: ARN of a principal whose things changed, or of a group that lost things
+	kindGroup     = "group"     // key: thing group name
+	// kindMembership has +GROUP/THING when a thing came into a group or one below it, -GROUP/THING when it left.
+	kindMembership = "membership"
 )
 
 // Changes carries news of changes between the rooms of this node and of others.

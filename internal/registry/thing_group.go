@@ -80,6 +80,7 @@ func (r *Registry) CreateThingGroup(ctx context.Context, in *iot.CreateThingGrou
 			}
 		}
 		r.groupEvent(ctx, created, &g)
+		r.changed(ctx, kindGroup, g.name)
 		if g.parent != "" {
 			r.hierarchyEvent(ctx, added, &g)
 		}
@@ -159,6 +160,7 @@ func (r *Registry) UpdateThingGroup(ctx context.Context, in *iot.UpdateThingGrou
 		g.version++
 		version = g.version
 		r.groupEvent(ctx, updated, &g)
+		r.changed(ctx, kindGroup, g.name)
 		return updateGroup(tx, &g)
 	})
 	if err != nil {
@@ -210,6 +212,7 @@ func (r *Registry) DeleteThingGroup(ctx context.Context, in *iot.DeleteThingGrou
 				r.hierarchyEvent(ctx, removed, &g)
 			}
 			r.groupEvent(ctx, deleted, &g)
+			r.changed(ctx, kindGroup, g.name)
 			return deleteGroup(tx, &g)
 		})
 		if err != nil {
@@ -238,6 +241,8 @@ func (r *Registry) shrink(ctx context.Context, tx store.Tx, g *group) (done bool
 			return false, err
 		}
 		r.membershipEvent(ctx, removed, thing, g)
+		r.membershipChanged(ctx, "-", thing, g)
+		r.changed(ctx, kindThing, thing)
 	}
 	if len(members) > 0 {
 		keys := []string{arn}

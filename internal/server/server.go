@@ -124,6 +124,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	s.health.Add("bus", func(context.Context) error { return news.Healthy() })
 
 	// The rooms, each with what it needs of the others.
+	follow := newChanges(news)
 	var r rooms
 	acct := aws.Account{ID: cfg.Account, Region: cfg.Region}
 	late := &publisher{}
@@ -165,7 +166,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	})
 	r.certificates.UseJustInTime(r.templates, late, r.registry)
 	s.background(r.templates.Run)
-	cfg.Shadow.Limits, cfg.Shadow.Log = cfg.Limits, log
+	cfg.Shadow.Limits, cfg.Shadow.Log, cfg.Shadow.Changed = cfg.Limits, log, follow.thing
 	r.shadows = shadow.New(db, r.registry, late, cfg.Shadow)
 	s.background(func(ctx context.Context) { _ = r.shadows.Run(ctx) }) // ends with ctx alone
 	cfg.Jobs.Limits = cfg.Limits
@@ -216,7 +217,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 			JustInTime: r.certificates,
 		}),
 		Domains: r.domains, Authorizers: mqttAuthorizers{r.authorizers}, Signatures: signatures{door, r.identities}, JustInTime: r.certificates,
-		Denied: provisioningDenied(r.templates),
+		Denied: provisioningDenied(r.templates), Presence: follow.presence,
 	})
 	if err != nil {
 		return nil, err

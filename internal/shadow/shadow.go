@@ -26,6 +26,8 @@ type Config struct {
 	Limits string `kong:"-" toml:"-"`
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time `kong:"-" toml:"-"`
+	// Changed is told the thing's name after the commit of a shadow's update or deletion; it must not block. nil: nobody is.
+	Changed func(thingName string) `kong:"-" toml:"-"`
 	// Log receives what goes wrong in the background; nil discards it.
 	Log *slog.Logger `kong:"-" toml:"-"`
 }

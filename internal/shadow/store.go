@@ -202,6 +202,9 @@ func (s *Shadows) writeOnce(r ref, fn store.Func) (*turn, error) {
 			done <- result{err: err}
 			return
 		}
+		if s.cfg.Changed != nil {
+			s.cfg.Changed(r.thing)
+		}
 		done <- result{turn: s.turns.join(r)}
 	})
 	res := <-done
