@@ -55,8 +55,12 @@ func (x *exchange) write(status int, body []byte) {
 func (x *exchange) writeAs(contentType string, status int, body []byte) {
 	x.status = status
 	h := x.w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if status == http.StatusNoContent {
+		body = nil // RFC 9110 par. 15.3.5
+	} else {
+		h.Set("Content-Type", contentType)
+		h.Set("Content-Length", strconv.Itoa(len(body)))
+	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	x.w.WriteHeader(status)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -122,24 +123,36 @@ func (x *exchange) parse() error {
 
 var errTooLarge = &aws.CommonError{Status: http.StatusRequestEntityTooLarge, Code: "RequestEntityTooLargeException", Message: "The request body is too large."}
 
+// tooLarge is the refusal of a body, in the words of the service.
+func (x *exchange) tooLarge(most *bounds) error {
+	if x.service != nil && x.service == x.s.byScope["lambda"] {
+		return &aws.CommonError{
+			Status: http.StatusRequestEntityTooLarge, Code: "RequestTooLargeException",
+			Message: "Request must be smaller than " + strconv.FormatInt(most.BodyBytes, 10) + " bytes for the operation",
+		}
+	}
+	return errTooLarge
+}
+
 // readBody reads the whole body, within the limit and the deadline.
 func (x *exchange) readBody() error {
-	if x.r.ContentLength > x.s.cfg.MaxBodyBytes {
-		return errTooLarge
+	most := x.bounds()
+	if x.r.ContentLength > most.BodyBytes {
+		return x.tooLarge(most)
 	}
 	if x.r.ContentLength == 0 {
 		return nil
 	}
-	if !x.s.take(x.r.Context(), x.s.reading) {
+	if !x.s.take(x.r.Context(), most.reading) {
 		return x.throttled()
 	}
-	defer func() { <-x.s.reading }()
+	defer func() { <-most.reading }()
 	control := http.NewResponseController(x.w)
-	_ = control.SetReadDeadline(time.Now().Add(x.s.cfg.BodyTimeout)) // not every ResponseWriter has one
-	body, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, x.s.cfg.MaxBodyBytes))
+	_ = control.SetReadDeadline(time.Now().Add(most.BodyTimeout)) // not every ResponseWriter has one
+	body, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, most.BodyBytes))
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return errTooLarge
+			return x.tooLarge(most)
 		}
 		return &aws.CommonError{Status: http.StatusRequestTimeout, Code: "RequestTimeoutException", Message: "The request body did not arrive in time."}
 	}
@@ -172,8 +185,11 @@ func (s *Server) take(ctx context.Context, places chan struct{}) bool {
 // throttled is ThrottlingException with the status that the service gives it.
 func (x *exchange) throttled() error {
 	status := http.StatusTooManyRequests
-	if x.service == x.s.byScope["iot"] {
+	switch x.service {
+	case x.s.byScope["iot"]:
 		status = http.StatusBadRequest
+	case x.s.byScope["lambda"]:
+		return &aws.CommonError{Status: status, Code: "TooManyRequestsException", Message: "Rate Exceeded."}
 	}
 	return &aws.CommonError{Status: status, Code: "ThrottlingException", Message: "Rate exceeded"}
 }
@@ -198,13 +214,17 @@ func (x *exchange) call(e *endpoint, labels []string, p aws.Principal) {
 		x.fail(&aws.CommonError{Status: http.StatusNotImplemented, Code: "NotImplementedException", Message: "The operation " + e.Name + " is not implemented."})
 		return
 	}
-	ctx, cancel := context.WithTimeout(x.r.Context(), x.s.cfg.Timeout)
+	most := x.bounds()
+	ctx, cancel := context.WithTimeout(x.r.Context(), most.Timeout)
 	defer cancel()
-	if !x.s.take(ctx, x.s.running) {
+	if !x.s.take(ctx, most.running) {
 		x.fail(x.throttled())
 		return
 	}
-	defer func() { <-x.s.running }()
+	defer func() { <-most.running }()
+	if most != x.s.bounds {
+		_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(most.Timeout + 40*time.Second)) // as in HTTPServer
+	}
 	ctx = aws.WithCaller(ctx, &aws.Caller{Principal: p, Account: x.s.account.ID, SourceIP: x.sourceIP(), RequestID: x.id})
 	var warnings aws.Warnings
 	ctx = aws.WithWarnings(ctx, &warnings)
@@ -216,6 +236,13 @@ func (x *exchange) call(e *endpoint, labels []string, p aws.Principal) {
 	}
 	for _, w := range warnings.List() {
 		x.w.Header().Add("X-Flotilla-Warning", w) // SDKs don't look at it
+	}
+	for name, value := range out.Header {
+		x.w.Header().Set(name, value)
+	}
+	if out.Raw || out.Status == http.StatusNoContent {
+		x.write(out.Status, out.Body)
+		return
 	}
 	x.answer(out.Status, out.Body)
 }

@@ -13,6 +13,7 @@ import (
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/aws/iotdata"
 	"flotilla/internal/aws/iotjobsdata"
+	"flotilla/internal/aws/lambda"
 	"flotilla/internal/aws/wire"
 )
 
@@ -79,8 +80,7 @@ type Server struct {
 	services    []*service
 	queries     map[string]*queryService // by the service of the credential scope
 	byScope     map[string]*service
-	reading     chan struct{} // a place for each body that is being read
-	running     chan struct{} // a place for each operation in progress
+	bounds      *bounds // of operations that have none of their own
 	derived     signingKeys
 }
 
@@ -100,18 +100,20 @@ func New(cfg Config, d Deps) *Server {
 	control := newService("AWS IoT control plane", iot.Routes())
 	data := newService("AWS IoT data plane", iotdata.Routes())
 	jobs := newService("AWS IoT jobs data plane", iotjobsdata.Routes())
+	functions := newService("AWS Lambda", lambda.Routes())
 	operator := newService("Flotilla, for operators", flotilla.Routes())
+	all := &bounds{reading: make(chan struct{}, cfg.MaxConcurrent), running: make(chan struct{}, cfg.MaxConcurrent)}
+	all.complete(cfg)
 	s := &Server{
 		cfg: cfg, account: d.Account, keys: d.Keys, permissions: d.Permissions, auditor: d.Audit, auditReads: d.AuditReads,
 		denials: refusals{limit: rate.NewLimiter(rate.Every(deniedEvery), deniedBurst)}, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
-		services: []*service{control, data, jobs, operator},
+		services: []*service{control, data, jobs, functions, operator},
 		byScope: map[string]*service{
-			"iot": control, "iotdata": data, "iot-jobs-data": jobs, "flotilla": operator,
+			"iot": control, "iotdata": data, "iot-jobs-data": jobs, "lambda": functions, "flotilla": operator,
 			"execute-api":      control, // what clients signed before 2023 (AWS CLI 2.9 of Debian 12, JavaScript SDK v2)
 			"iotdevicegateway": data,    // https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
 		},
-		reading: make(chan struct{}, cfg.MaxConcurrent),
-		running: make(chan struct{}, cfg.MaxConcurrent),
+		bounds: all,
 	}
 	s.queries = s.queryServices()
 	return s
@@ -123,6 +125,8 @@ type endpoint struct {
 	labels []string // of the path, in its order
 	// serve decodes, calls the room and encodes; nil while there is no handler.
 	serve func(context.Context, *wire.Request, *wire.Response) error
+	// bounds are its own; nil: the server's.
+	bounds *bounds
 }
 
 // Handle plugs in the method that serves an operation. A second handler of one
@@ -140,6 +144,9 @@ func Handle[In, Out any](s *Server, op aws.Operation[In, Out], fn func(context.C
 		out, err := fn(ctx, in)
 		if err != nil {
 			return err
+		}
+		if op.Status != 0 {
+			w.Status = op.Status
 		}
 		op.Write(w, out)
 		return nil

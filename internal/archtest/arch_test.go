@@ -27,7 +27,7 @@ const (
 
 // rooms' subpackages belong to their room unless listed here.
 var layers = map[string]layer{
-	"aws": pure, "aws/iot": pure, "aws/iotdata": pure, "aws/iotjobsdata": pure, "aws/flotilla": pure,
+	"aws": pure, "aws/iot": pure, "aws/iotdata": pure, "aws/iotjobsdata": pure, "aws/lambda": pure, "aws/flotilla": pure,
 	"mqtt": pure, "policy/lang": pure, "policy/lint": pure, "rules/sql": pure, "shadow/doc": pure, "provision/template": pure, "index/query": pure, "jobs/rollout": pure,
 
 	"store": ground, "bus": ground, "observe": ground, "mqtt/client": ground,

@@ -26,6 +26,8 @@ type Operation[In, Out any] struct {
 	Write func(*wire.Response, *Out)
 	// Invalid makes the exception that the operation has for invalid input.
 	Invalid func(message string) error
+	// Status is that of success; 0 is 200.
+	Status int
 }
 
 // Decode decodes a request. Its errors are exceptions: what the operation says

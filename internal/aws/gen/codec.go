@@ -170,6 +170,10 @@ func (m *model) payload(s *shape) *member {
 func (m *model) param(w *writer, s *shape, p *member, get string) {
 	field, t := "s."+export(p.name), m.Shapes[p.Shape]
 	c := m.constraint(p.Shape)
+	if t.Type == "list" {
+		m.paramList(w, s, p)
+		return
+	}
 	var parse, value string
 	switch t.Type {
 	case "string":
@@ -206,6 +210,24 @@ func (m *model) param(w *writer, s *shape, p *member, get string) {
 		w.p("} else {\nd.Out()\nd.Require(false, %q)", p.name)
 	}
 	w.p("}")
+}
+
+// paramList reads a list of strings from the values of a query parameter.
+func (m *model) paramList(w *writer, s *shape, p *member) {
+	field, t := "s."+export(p.name), m.Shapes[p.Shape]
+	if p.Location != "querystring" || m.Shapes[t.Member.Shape].Type != "string" {
+		panic(s.name + "." + p.name + " is a list outside the body, and not one of strings in the query")
+	}
+	w.p("%s = r.Query[%q]", field, p.LocationName)
+	if c := m.constraint(p.Shape); c != "nil" {
+		w.p("d.CheckSize(%s, len(%s))", c, field)
+	}
+	if c := m.constraint(t.Member.Shape); c != "nil" {
+		w.p("d.CheckElements(%s, %s)", c, field)
+	}
+	if s.requires(p) {
+		w.p("if %s == nil {\nd.Out()\nd.Require(false, %q)\nd.In(%q)\n}", field, p.name, p.name)
+	}
 }
 
 func (m *model) readPayload(w *writer, s *shape, p *member) {
@@ -400,10 +422,18 @@ func (m *model) response(w *writer, s *shape) {
 			} else {
 				w.p("if %s != nil {\nr.Status = int(*%s)\n}", field, field)
 			}
+		case p.Location == "header" && m.Shapes[p.Shape].Type == "string":
+			field := "s." + export(p.name)
+			header := textproto.CanonicalMIMEHeaderKey(p.LocationName)
+			if s.requires(p) {
+				w.p("r.SetHeader(%q, %s)", header, field)
+			} else {
+				w.p("if %s != nil {\nr.SetHeader(%q, *%s)\n}", field, header, field)
+			}
 		case p.Location != "":
 			panic(s.name + "." + p.name + " is in a place that outputs had none in")
 		case p.name == s.Payload:
-			w.p("r.Body = s.%s", export(p.name))
+			w.p("r.Body = s.%s\nr.Raw = true", export(p.name))
 		}
 	}
 	if m.hasBody(s) {

@@ -20,6 +20,7 @@ var services = []struct {
 	{"iot", []string{"iot.json"}},
 	{"iotdata", []string{"iot-data.json", "iot-data.additions.json"}},
 	{"iotjobsdata", []string{"iot-jobs-data.json"}},
+	{"lambda", []string{"lambda.json"}},
 	{"flotilla", []string{"flotilla.json"}}, // not AWS's: what operators ask of this server
 }
 

@@ -92,10 +92,16 @@ func (m *model) operations() *writer {
 		if op.Deprecated {
 			w.p("// %s is deprecated by AWS.", name)
 		}
-		w.p("%s = aws.Operation[%s, %s]{Route: &routes[%d], Read: read%s, Write: write%s, Invalid: %s}", name, in, out, i, in, out, m.invalid(op))
+		status := ""
+		if c := op.HTTP.ResponseCode; c != 0 && c != 200 {
+			status = fmt.Sprintf(", Status: %d", c)
+		}
+		w.p("%s = aws.Operation[%s, %s]{Route: &routes[%d], Read: read%s, Write: write%s, Invalid: %s%s}", name, in, out, i, in, out, m.invalid(op), status)
 	}
 	w.p(")\n")
-	w.p("func invalidRequest(message string) error { return &InvalidRequestException{Message: message} }")
+	if m.Shapes["InvalidRequestException"] != nil {
+		w.p("func invalidRequest(message string) error { return &InvalidRequestException{Message: message} }")
+	}
 	if m.Shapes["ValidationException"] != nil {
 		w.p("func validation(message string) error { return &ValidationException{Message: message} }")
 	}
@@ -111,7 +117,7 @@ func path(uri string) string {
 
 // invalid is what makes an operation's exception for invalid input.
 func (m *model) invalid(op *operation) string {
-	if !slices.Contains(op.Errors, ref{"InvalidRequestException"}) && slices.Contains(op.Errors, ref{"ValidationException"}) {
+	if m.Shapes["InvalidRequestException"] == nil || !slices.Contains(op.Errors, ref{"InvalidRequestException"}) && slices.Contains(op.Errors, ref{"ValidationException"}) {
 		return "validation"
 	}
 	return "invalidRequest"
@@ -168,11 +174,12 @@ func (m *model) exceptions() *writer {
 		w.p("b = append(b, '{')")
 		for _, p := range s.Members {
 			f := "e." + export(p.name)
-			if p.name != "message" {
+			always := strings.EqualFold(p.name, "message")
+			if !always {
 				w.p("if %s != \"\" {", f)
 			}
 			w.p("b = wire.AppendString(wire.AppendName(b, `%q:`), %s)", p.name, f)
-			if p.name != "message" {
+			if !always {
 				w.p("}")
 			}
 		}

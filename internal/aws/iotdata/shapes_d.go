@@ -74,4 +74,5 @@ type DeleteThingShadowResponse struct {
 
 func writeDeleteThingShadowResponse(r *wire.Response, s *DeleteThingShadowResponse) {
 	r.Body = s.Payload
+	r.Raw = true
 }

@@ -197,4 +197,5 @@ type GetThingShadowResponse struct {
 
 func writeGetThingShadowResponse(r *wire.Response, s *GetThingShadowResponse) {
 	r.Body = s.Payload
+	r.Raw = true
 }

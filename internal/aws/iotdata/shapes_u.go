@@ -38,4 +38,5 @@ type UpdateThingShadowResponse struct {
 
 func writeUpdateThingShadowResponse(r *wire.Response, s *UpdateThingShadowResponse) {
 	r.Body = s.Payload
+	r.Raw = true
 }

@@ -13,7 +13,17 @@ type Request struct {
 // Response is what an operation's output is encoded to.
 type Response struct {
 	Status int // 200 unless the operation says otherwise
+	Header map[string]string
 	Body   []byte
+	Raw    bool // Body is what a member holds, not JSON of members
+}
+
+// SetHeader sets a header; name is in canonical form (net/http).
+func (r *Response) SetHeader(name, value string) {
+	if r.Header == nil {
+		r.Header = map[string]string{}
+	}
+	r.Header[name] = value
 }
 
 // SyntaxError is a request that is not of the shape's form: not JSON, or a value
