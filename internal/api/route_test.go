@@ -13,9 +13,9 @@ import (
 	"flotilla/internal/api"
 	"flotilla/internal/aws/flotilla"
 	"flotilla/internal/aws/iot"
-	"flotilla/internal/aws/lambda"
 	"flotilla/internal/aws/iotdata"
 	"flotilla/internal/aws/iotjobsdata"
+	"flotilla/internal/aws/lambda"
 )
 
 // TestEveryRoute: each operation of each service is found by its own path and by

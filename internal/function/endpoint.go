@@ -79,25 +79,25 @@ func (e *endpoint) invoke(ctx context.Context, c *call) ([]byte, error) {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPayload+1))
-	switch failure := resp.Header.Get("X-Amz-Function-Error"); {
+	switch kind := resp.Header.Get("X-Amz-Function-Error"); {
 	case err != nil:
 		return nil, e.unreached(err)
 	case len(body) > maxPayload:
 		return nil, &FunctionError{e.name, "Unhandled", "", fmt.Sprintf("its answer is longer than %d bytes", maxPayload)}
-	case failure != "":
-		return nil, e.failed(bounded(failure), body)
+	case kind != "":
+		return nil, failure(e.name, bounded(kind), body)
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		failed := e.failed("Unhandled", body)
+		failed := failure(e.name, "Unhandled", body)
 		failed.Message = fmt.Sprintf("status %d: %s", resp.StatusCode, failed.Message)
 		return nil, failed
 	}
 	return body, nil
 }
 
-// failed reads what a function says of its failure.
+// failure reads what a function says of its failure.
 //
 // AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html#runtimes-api-invokeerror
-func (e *endpoint) failed(kind string, body []byte) *FunctionError {
+func failure(name, kind string, body []byte) *FunctionError {
 	var said struct {
 		Type    string `json:"errorType"`
 		Message string `json:"errorMessage"`
@@ -105,7 +105,7 @@ func (e *endpoint) failed(kind string, body []byte) *FunctionError {
 	if err := json.Unmarshal(body, &said); err != nil || said.Message == "" && said.Type == "" {
 		said.Message = "it gave no errorMessage"
 	}
-	return &FunctionError{e.name, kind, bounded(said.Type), bounded(said.Message)}
+	return &FunctionError{name, kind, bounded(said.Type), bounded(said.Message)}
 }
 
 // unreached is the error of a call that had no response. The address stays out of it: it may hold a password.

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// NotFoundError says that no such function is configured.
+// NotFoundError says that no such function is configured or was created.
 type NotFoundError struct{ Function string }
 
 func (e *NotFoundError) Error() string {
-	return fmt.Sprintf("function: %s is not configured (--function.endpoint)", e.Function)
+	return fmt.Sprintf("function: %s is neither configured (--function.endpoint) nor created here", e.Function)
 }
 
 // FunctionError says that a function was reached, or should have been, and did not answer with a result. Its text is
@@ -58,4 +58,15 @@ type TooLargeError struct {
 
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("function: %s: the payload has %d bytes, at most %d are allowed", e.Function, e.SizeBytes, maxPayload)
+}
+
+// DeniedError says that a function has no permission that lets IoT invoke it.
+type DeniedError struct{ Function, Source string }
+
+func (e *DeniedError) Error() string {
+	source := e.Source
+	if source == "" {
+		source = "IoT"
+	}
+	return "function: " + e.Function + ": it has no permission (lambda add-permission) that lets iot.amazonaws.com invoke it for " + source
 }

@@ -1,11 +1,14 @@
 package server
 
 import (
+	"time"
+
 	"flotilla/internal/api"
 	"flotilla/internal/aws/flotilla"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/aws/iotdata"
 	"flotilla/internal/aws/iotjobsdata"
+	"flotilla/internal/aws/lambda"
 )
 
 // route lists every operation that has a handler: the method of a room.
@@ -163,6 +166,42 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, iotjobsdata.GetPendingJobExecutions, r.jobs.GetPendingJobExecutions)
 	api.Handle(s, iotjobsdata.StartNextPendingJobExecution, r.jobs.StartNextPendingJobExecution)
 	api.Handle(s, iotjobsdata.UpdateJobExecution, r.jobs.UpdateJobExecution)
+
+	// Functions. Code is larger than other requests are, and invocations last longer.
+	api.Handle(s, lambda.AddPermission, r.functions.AddPermission)
+	api.Handle(s, lambda.CreateFunction, r.functions.CreateFunction)
+	api.Handle(s, lambda.DeleteFunction, r.functions.DeleteFunction)
+	api.Handle(s, lambda.DeleteFunctionConcurrency, r.functions.DeleteFunctionConcurrency)
+	api.Handle(s, lambda.DeleteFunctionEventInvokeConfig, r.functions.DeleteFunctionEventInvokeConfig)
+	api.Handle(s, lambda.GetAccountSettings, r.functions.GetAccountSettings)
+	api.Handle(s, lambda.GetFunction, r.functions.GetFunction)
+	api.Handle(s, lambda.GetFunctionCodeSigningConfig, r.functions.GetFunctionCodeSigningConfig)
+	api.Handle(s, lambda.GetFunctionConcurrency, r.functions.GetFunctionConcurrency)
+	api.Handle(s, lambda.GetFunctionConfiguration, r.functions.GetFunctionConfiguration)
+	api.Handle(s, lambda.GetFunctionEventInvokeConfig, r.functions.GetFunctionEventInvokeConfig)
+	api.Handle(s, lambda.GetFunctionRecursionConfig, r.functions.GetFunctionRecursionConfig)
+	api.Handle(s, lambda.GetPolicy, r.functions.GetPolicy)
+	api.Handle(s, lambda.GetRuntimeManagementConfig, r.functions.GetRuntimeManagementConfig)
+	api.Handle(s, lambda.Invoke, r.functions.Invocation)
+	api.Handle(s, lambda.InvokeAsync, r.functions.InvokeAsync)
+	api.Handle(s, lambda.ListAliases, r.functions.ListAliases)
+	api.Handle(s, lambda.ListFunctionEventInvokeConfigs, r.functions.ListFunctionEventInvokeConfigs)
+	api.Handle(s, lambda.ListFunctions, r.functions.ListFunctions)
+	api.Handle(s, lambda.ListTags, r.functions.ListTags)
+	api.Handle(s, lambda.ListVersionsByFunction, r.functions.ListVersionsByFunction)
+	api.Handle(s, lambda.PublishVersion, r.functions.PublishVersion)
+	api.Handle(s, lambda.PutFunctionConcurrency, r.functions.PutFunctionConcurrency)
+	api.Handle(s, lambda.PutFunctionEventInvokeConfig, r.functions.PutFunctionEventInvokeConfig)
+	api.Handle(s, lambda.RemovePermission, r.functions.RemovePermission)
+	api.Handle(s, lambda.TagResource, r.functions.TagResource)
+	api.Handle(s, lambda.UntagResource, r.functions.UntagResource)
+	api.Handle(s, lambda.UpdateFunctionCode, r.functions.UpdateFunctionCode)
+	api.Handle(s, lambda.UpdateFunctionConfiguration, r.functions.UpdateFunctionConfiguration)
+	api.Handle(s, lambda.UpdateFunctionEventInvokeConfig, r.functions.UpdateFunctionEventInvokeConfig)
+	code := api.Bounds{BodyBytes: 70_167_264, BodyTimeout: 2 * time.Minute, Timeout: 2 * time.Minute, Reading: 2, Running: 2}
+	api.Bound(s, lambda.CreateFunction, code)
+	api.Bound(s, lambda.UpdateFunctionCode, code)
+	api.Bound(s, lambda.Invoke, api.Bounds{BodyBytes: 6 << 20, Timeout: 17 * time.Minute, Reading: 64, Running: 256})
 
 	// Shadows.
 	api.Handle(s, iotdata.DeleteThingShadow, r.shadows.DeleteThingShadow)

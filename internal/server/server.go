@@ -67,6 +67,7 @@ type rooms struct {
 	identities   *iam.Identities
 	audit        *audit.Log
 	gateway      *gateway.Gateway
+	functions    *function.Functions
 }
 
 // publisher lets rooms that are made before the gateway publish through it.
@@ -149,10 +150,13 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		Account: acct, DB: db, Changes: news, Principals: r.certificates, Things: r.registry, Groups: r.registry, Tags: r.registry, Log: log,
 	})
 	r.certificates.Use(r.policies, r.registry)
-	functions, err := function.New(cfg.Function, function.Deps{Metrics: metrics})
+	functions, err := function.New(cfg.Function, function.Deps{
+		Account: acct, DB: db, Changes: news, NodeID: nodeID, Dir: dir.file("functions"), Trusted: onLoopback(cfg.APIAddr), Log: log, Metrics: metrics,
+	})
 	if err != nil {
 		return nil, err
 	}
+	r.functions = functions
 	s.onClose(func() error { functions.Close(); return nil })
 	objects, err := s.bulkInput(cfg, dir)
 	if err != nil {
@@ -224,6 +228,9 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	}
 	late.Gateway = r.gateway
 	route(door, &r)
+	if err := functions.Start(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.rules.Start(ctx); err != nil {
 		return nil, err
 	}
@@ -258,6 +265,19 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	s.health.SetReady(true)
 	s.onClose(func() error { s.health.SetReady(false); return dir.removeEndpoints() })
 	return s, dir.writeEndpoints(s.endpoints)
+}
+
+// onLoopback tells whether only users of this machine reach what listens on addr.
+func onLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil || host == "" {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
 }
 
 // front is the API listener's handler. Only its own paths go to a ServeMux, which would
