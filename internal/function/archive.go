@@ -67,6 +67,11 @@ func unpack(text []byte, dir string) (err error) {
 			return err
 		}
 	}
+	for _, f := range links { // by way of another, a link may lead out that seems not to: the root does not follow it there
+		if _, err := root.Stat(path.Clean(f.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return invalid("The zip has the symbolic link %.100q, which leads out of it.", f.Name)
+		}
+	}
 	if err := u.seal(); err != nil {
 		return err
 	}
@@ -176,10 +181,6 @@ func (u *unpacking) link(f *zip.File) error {
 	}
 	if err := u.root.Symlink(to, name); err != nil {
 		return clash(f, err)
-	}
-	// A link to a link may lead out although each stays in: the root refuses to follow it.
-	if _, err := u.root.Stat(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return invalid("The zip has the symbolic link %.100q, which leads out of it.", f.Name)
 	}
 	return nil
 }

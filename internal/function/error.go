@@ -10,7 +10,7 @@ import (
 type NotFoundError struct{ Function string }
 
 func (e *NotFoundError) Error() string {
-	return fmt.Sprintf("function: %s is neither configured (--function.endpoint) nor created here", e.Function)
+	return fmt.Sprintf("function: %s is not configured (--function.endpoint), and was not created here", e.Function)
 }
 
 // FunctionError says that a function was reached, or should have been, and did not answer with a result. Its text is

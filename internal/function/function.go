@@ -142,7 +142,7 @@ func New(cfg Config, d Deps) (*Functions, error) {
 	endpoints := newEndpoints(cfg.Concurrency)
 	f := &Functions{
 		cfg: cfg, account: d.Account, db: d.DB, bus: d.Changes, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), by: map[string]*function{},
-		kinds: map[string]func(string, *url.URL) (kind, error){"http": endpoints.open, "https": endpoints.open},
+		kinds: map[string]func(string, *url.URL) (kind, error){"http": endpoints.open, "https": endpoints.open, "lambda": (&remotes{endpoints.client}).open},
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Endpoints)) {
 		if err := f.add(name, cfg.Endpoints[name]); err != nil {
@@ -187,7 +187,7 @@ func (f *Functions) add(name, address string) error {
 	}
 	open, ok := f.kinds[u.Scheme]
 	if !ok {
-		return fmt.Errorf("function: address of %s: scheme %q is not supported, http and https are", name, u.Scheme)
+		return fmt.Errorf("function: address of %s: scheme %q is not supported, http, https and lambda are", name, u.Scheme)
 	}
 	k, err := open(name, u)
 	if err != nil {

@@ -91,7 +91,7 @@ func TestNames(t *testing.T) {
 	}
 	for _, name := range []string{"", "authorise", "arn:aws:lambda:eu-west-1:123456789012:function:authorise", "arn:aws:s3:::hook", "arn:aws:lambda:us-east-1:123456789012:layer:hook"} {
 		_, err := f.Invoke(t.Context(), name, nil)
-		wantError[*function.NotFoundError](t, err, name+" is neither configured")
+		wantError[*function.NotFoundError](t, err, name+" is not configured")
 	}
 }
 

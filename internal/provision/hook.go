@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"flotilla/internal/aws"
 	"flotilla/internal/mqtt"
 )
 
@@ -58,7 +59,7 @@ func (t *Templates) askHook(ctx context.Context, arn, certificateID, certificate
 	if err != nil {
 		return nil, refuse("the request cannot be written: " + err.Error())
 	}
-	answer, err := t.invoke(ctx, arn, payload)
+	answer, err := t.invoke(ctx, t.arn(templateName), arn, payload)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, refuse("it did not answer within " + t.cfg.HookTimeout.String())
@@ -84,7 +85,7 @@ func (t *Templates) askHook(ctx context.Context, arn, certificateID, certificate
 }
 
 // invoke calls the hook and stops waiting for it after Config.HookTimeout, whether or not it heeds its context.
-func (t *Templates) invoke(ctx context.Context, arn string, payload []byte) ([]byte, error) {
+func (t *Templates) invoke(ctx context.Context, source, arn string, payload []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.HookTimeout)
 	defer cancel()
 	type result struct {
@@ -93,7 +94,7 @@ func (t *Templates) invoke(ctx context.Context, arn string, payload []byte) ([]b
 	}
 	done := make(chan result, 1)
 	go func() {
-		answer, err := t.Hook.Invoke(ctx, arn, payload)
+		answer, err := t.Hook.Invoke(aws.WithSource(ctx, source), arn, payload)
 		done <- result{answer, err}
 	}()
 	select {

@@ -116,6 +116,8 @@ type Deps struct {
 	// External serves the functions of SQL that read other systems; a rule that calls
 	// one without an implementation is refused.
 	External sql.External
+	// Functions are those of the lambda action; nil: it fails.
+	Functions action.Functions
 	// Archive and Objects are the directories of the firehose and s3 actions.
 	Archive, Objects string
 	Log              *slog.Logger
@@ -176,7 +178,7 @@ func New(cfg Config, d Deps) (*Engine, error) {
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.env = action.Env{
-		Publisher: d.Publisher, Conn: d.Bus.Conn(), Log: d.Log, Now: d.Now,
+		Account: d.Account, Functions: d.Functions, Publisher: d.Publisher, Conn: d.Bus.Conn(), Log: d.Log, Now: d.Now,
 		Streams: action.Streams{
 			Max: cfg.MaxStreams, MaxBytes: cfg.StreamMaxBytes, MaxAge: cfg.StreamMaxAge,
 			Duplicates: min(cfg.StreamDuplicates, cfg.StreamMaxAge), Replicas: cfg.StreamReplicas,

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"flotilla/internal/aws"
 	"flotilla/internal/mqtt"
 	"flotilla/internal/rules/action"
 	"flotilla/internal/rules/sql"
@@ -104,7 +105,7 @@ func (e *Engine) owe(rows []outboxRow) store.Func {
 
 // end keeps the evaluation for another message.
 func (ev *evaluation) end() {
-	ev.m, ev.rows, ev.in = nil, nil, sql.Input{}
+	ev.m, ev.rows, ev.in, ev.ctx = nil, nil, sql.Input{}, nil
 	ev.e.evaluations.Put(ev)
 }
 
@@ -113,12 +114,14 @@ type evaluation struct {
 	e     *Engine
 	m     *mqtt.Message
 	topic string // as rules see it
+	ctx   context.Context
 	in    sql.Input
 	rows  []outboxRow
 }
 
 func (ev *evaluation) prepare(ctx context.Context, matching []*rule) {
 	e, m := ev.e, ev.m
+	ev.ctx = ctx
 	ev.in = sql.Input{
 		Topic: m.Topic, Payload: m.Payload, AccountID: e.d.Account.ID, ClientID: m.Source.ClientID, PrincipalID: m.Source.PrincipalID,
 		Properties: m.Properties, Now: e.now(), Rand: rand.Float64, NewUUID: uuid.NewString, Context: ctx,
@@ -142,6 +145,9 @@ func (ev *evaluation) prepare(ctx context.Context, matching []*rule) {
 // run evaluates one rule and adds what it owes.
 func (ev *evaluation) run(r *rule) error {
 	r.counters.match.Inc()
+	if r.mayBlock {
+		ev.in.Context = aws.WithSource(ev.ctx, ev.e.arn(r.name))
+	}
 	out, selected, err := r.sql.Evaluate(&ev.in)
 	if err != nil {
 		// As in AWS, no action and no error action.

@@ -177,8 +177,8 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	r.jobs = jobs.New(cfg.Jobs, jobs.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Log: log})
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
-		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}},
-		Archive:  dir.file("archive"), Objects: dir.file("objects"), Log: log, Metrics: metrics,
+		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}}, Functions: functions,
+		Archive: dir.file("archive"), Objects: dir.file("objects"), Log: log, Metrics: metrics,
 	})
 	if err != nil {
 		return nil, err

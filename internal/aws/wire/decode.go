@@ -504,6 +504,9 @@ func (d *Decoder) CheckMap(key, value *Text, m map[string]string) {
 	}
 	sort.Strings(list)
 	text := "'{" + strings.Join(list, ", ") + "}'"
+	if key != nil && key.Sensitive || value != nil && value.Sensitive {
+		text = "'{***}'"
+	}
 	if badKey {
 		d.violate(text, "Map keys must satisfy constraint: "+key.describe())
 	}

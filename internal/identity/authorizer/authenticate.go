@@ -213,7 +213,7 @@ func (a *Authorizers) invoke(ctx context.Context, i *inquiry, r *Request, ev *ev
 	}
 	within, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
-	text, err := a.functions.Invoke(within, i.functionARN, payload)
+	text, err := a.functions.Invoke(aws.WithSource(within, a.arn(i.name)), i.functionARN, payload)
 	switch {
 	case err == nil:
 	case ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled):

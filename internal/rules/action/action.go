@@ -92,8 +92,15 @@ type Objects interface {
 	Put(ctx context.Context, bucket, key string, payload []byte) error
 }
 
+// Functions invokes functions asynchronously, once for each payload, for the resource that [aws.SourceFrom] knows.
+// InvokeEvents returns once all of that is on stable storage.
+type Functions interface {
+	InvokeEvents(ctx context.Context, functionARN string, payloads [][]byte) error
+}
+
 // Env is what the deployment has for actions.
 type Env struct {
+	Account aws.Account
 	// Source identifies the action across all its records.
 	Source    int64
 	Publisher Publisher
@@ -102,6 +109,7 @@ type Env struct {
 	Archive   *telemetry.Archive
 	Firehose  Batch
 	Objects   Objects
+	Functions Functions // nil: there are none
 	Log       *slog.Logger
 	Now       func() time.Time
 }
@@ -210,6 +218,7 @@ var kinds = []kind{
 	{"sqs", func(a *iot.Action) bool { return a.Sqs != nil }, compileSQS},
 	{"firehose", func(a *iot.Action) bool { return a.Firehose != nil }, compileFirehose},
 	{"s3", func(a *iot.Action) bool { return a.S3 != nil }, compileS3},
+	{"lambda", func(a *iot.Action) bool { return a.Lambda != nil }, compileLambda},
 
 	{"cloudwatchAlarm", func(a *iot.Action) bool { return a.CloudwatchAlarm != nil }, nil},
 	{"cloudwatchLogs", func(a *iot.Action) bool { return a.CloudwatchLogs != nil }, nil},
@@ -222,7 +231,6 @@ var kinds = []kind{
 	{"iotEvents", func(a *iot.Action) bool { return a.IotEvents != nil }, nil},
 	{"iotSiteWise", func(a *iot.Action) bool { return a.IotSiteWise != nil }, nil},
 	{"kafka", func(a *iot.Action) bool { return a.Kafka != nil }, nil},
-	{"lambda", func(a *iot.Action) bool { return a.Lambda != nil }, nil},
 	{"location", func(a *iot.Action) bool { return a.Location != nil }, nil},
 	{"openSearch", func(a *iot.Action) bool { return a.OpenSearch != nil }, nil},
 	{"salesforce", func(a *iot.Action) bool { return a.Salesforce != nil }, nil},
