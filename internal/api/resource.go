@@ -86,7 +86,7 @@ var sources = map[string][]source{
 func (x *exchange) resources() ([]string, error) {
 	switch e := x.endpoint; {
 	case e.Service != "iot" && e.Service != "iotdata" && e.Service != "iot-jobs-data":
-		return []string{x.resourceOfOther()}, nil
+		return x.resourceOfOther()
 	case e.Service == "iot" && sources[e.Name] != nil:
 		return x.resourcesOf(sources[e.Name])
 	default:
@@ -162,28 +162,35 @@ func (x *exchange) resourcesOfLabels() []string {
 
 // resourceOfOther is the resource of an operation of another service than AWS IoT: an identity, a function, or what
 // the path says.
-func (x *exchange) resourceOfOther() string {
+func (x *exchange) resourceOfOther() ([]string, error) {
 	e := x.endpoint
+	if e.Service == "lambda" && e.Name == "CreateFunction" {
+		names, err := fromBody(x, "FunctionName")
+		if err != nil || len(names) != 1 {
+			return []string{anyResource}, err
+		}
+		return []string{x.s.account.ARN("lambda", "function:"+functionName(names[0]))}, nil
+	}
 	user := x.query.Get("identityName") // of ListAccessKeys
 	for i, name := range e.labels {
 		switch {
-		case e.Service == "lambda" && name == "FunctionName":
-			return x.s.account.ARN("lambda", "function:"+functionName(x.labels[i]))
+		case e.Service == "lambda" && (name == "FunctionName" || name == "Resource"):
+			return []string{x.s.account.ARN("lambda", "function:"+functionName(x.labels[i]))}, nil
 		case e.Service == "flotilla" && name == "identityName":
 			user = x.labels[i]
 		}
 	}
 	switch {
 	case e.Service == "flotilla" && user != "":
-		return "arn:aws:iam::" + x.s.account.ID + ":user/" + user
+		return []string{"arn:aws:iam::" + x.s.account.ID + ":user/" + user}, nil
 	case len(x.labels) == 0:
-		return anyResource
+		return []string{anyResource}, nil
 	}
 	path := strings.TrimPrefix(e.Path, "/")
 	for i, name := range e.labels {
 		path = strings.Replace(strings.Replace(path, "{"+name+"}", x.labels[i], 1), "{"+name+"+}", x.labels[i], 1)
 	}
-	return x.s.account.ARN(e.Service, path)
+	return []string{x.s.account.ARN(e.Service, path)}, nil
 }
 
 // functionName is the name in what Lambda takes for one: a name, an ARN or a part of it, each with or without a
