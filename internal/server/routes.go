@@ -198,6 +198,7 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, lambda.UpdateFunctionCode, r.functions.UpdateFunctionCode)
 	api.Handle(s, lambda.UpdateFunctionConfiguration, r.functions.UpdateFunctionConfiguration)
 	api.Handle(s, lambda.UpdateFunctionEventInvokeConfig, r.functions.UpdateFunctionEventInvokeConfig)
+	api.Handle(s, flotilla.GetFunctionLogs, r.functions.GetFunctionLogs)
 	code := api.Bounds{BodyBytes: 70_167_264, BodyTimeout: 2 * time.Minute, Timeout: 2 * time.Minute, Reading: 2, Running: 2}
 	api.Bound(s, lambda.CreateFunction, code)
 	api.Bound(s, lambda.UpdateFunctionCode, code)

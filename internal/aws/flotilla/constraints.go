@@ -15,6 +15,7 @@ var (
 	numberCertificateSeconds   = &wire.Number{Min: 0, HasMin: true}
 	textClientId               = &wire.Text{Min: 1, Max: 256}
 	numberExplainMaxResults    = &wire.Number{Min: 1, Max: 100, HasMin: true, HasMax: true}
+	textFunctionName           = &wire.Text{Min: 1, Max: 140}
 	numberGraceSeconds         = &wire.Number{Min: 0, Max: 2592000, HasMin: true, HasMax: true}
 	textIdentityName           = &wire.Text{Min: 1, Max: 64, Pattern: wire.NewPattern(`[a-zA-Z0-9_+=,.@-]+`)}
 	textIdentityPolicyDocument = &wire.Text{Min: 1, Max: 131072}

@@ -69,6 +69,15 @@ func encodeClientRefusals(b []byte, list []*ClientRefusal) []byte {
 	return append(b, ']')
 }
 
+func encodeFunctionLogLines(b []byte, list []*FunctionLogLine) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
 func encodeIdentities(b []byte, list []*Identity) []byte {
 	b = append(b, '[')
 	for _, v := range list {

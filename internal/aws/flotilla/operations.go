@@ -19,6 +19,7 @@ var routes = [...]aws.Route{
 	{Service: "flotilla", Name: "DetachIdentityPolicy", Method: "DELETE", Path: "/identities/{identityName}/policies/{policyName}"},
 	{Service: "flotilla", Name: "ExplainClient", Method: "GET", Path: "/explain/client/{clientId}"},
 	{Service: "flotilla", Name: "ExplainProvisioning", Method: "GET", Path: "/explain/provisioning/{key}"},
+	{Service: "flotilla", Name: "GetFunctionLogs", Method: "GET", Path: "/functions/{functionName}/logs"},
 	{Service: "flotilla", Name: "LintPolicies", Method: "GET", Path: "/policies/lint"},
 	{Service: "flotilla", Name: "ListAccessKeys", Method: "GET", Path: "/access-keys"},
 	{Service: "flotilla", Name: "ListAuditHeads", Method: "GET", Path: "/audit/{nodeId}/heads"},
@@ -45,19 +46,20 @@ var (
 	DetachIdentityPolicy   = aws.Operation[DetachIdentityPolicyRequest, DetachIdentityPolicyResponse]{Route: &routes[6], Read: readDetachIdentityPolicyRequest, Write: writeDetachIdentityPolicyResponse, Invalid: invalidRequest}
 	ExplainClient          = aws.Operation[ExplainClientRequest, ExplainClientResponse]{Route: &routes[7], Read: readExplainClientRequest, Write: writeExplainClientResponse, Invalid: invalidRequest}
 	ExplainProvisioning    = aws.Operation[ExplainProvisioningRequest, ExplainProvisioningResponse]{Route: &routes[8], Read: readExplainProvisioningRequest, Write: writeExplainProvisioningResponse, Invalid: invalidRequest}
-	LintPolicies           = aws.Operation[LintPoliciesRequest, LintPoliciesResponse]{Route: &routes[9], Read: readLintPoliciesRequest, Write: writeLintPoliciesResponse, Invalid: invalidRequest}
-	ListAccessKeys         = aws.Operation[ListAccessKeysRequest, ListAccessKeysResponse]{Route: &routes[10], Read: readListAccessKeysRequest, Write: writeListAccessKeysResponse, Invalid: invalidRequest}
-	ListAuditHeads         = aws.Operation[ListAuditHeadsRequest, ListAuditHeadsResponse]{Route: &routes[11], Read: readListAuditHeadsRequest, Write: writeListAuditHeadsResponse, Invalid: invalidRequest}
-	ListAuditNodes         = aws.Operation[ListAuditNodesRequest, ListAuditNodesResponse]{Route: &routes[12], Read: readListAuditNodesRequest, Write: writeListAuditNodesResponse, Invalid: invalidRequest}
-	ListAuditRecords       = aws.Operation[ListAuditRecordsRequest, ListAuditRecordsResponse]{Route: &routes[13], Read: readListAuditRecordsRequest, Write: writeListAuditRecordsResponse, Invalid: invalidRequest}
-	ListCertificateDetails = aws.Operation[ListCertificateDetailsRequest, ListCertificateDetailsResponse]{Route: &routes[14], Read: readListCertificateDetailsRequest, Write: writeListCertificateDetailsResponse, Invalid: invalidRequest}
-	ListIdentities         = aws.Operation[ListIdentitiesRequest, ListIdentitiesResponse]{Route: &routes[15], Read: readListIdentitiesRequest, Write: writeListIdentitiesResponse, Invalid: invalidRequest}
-	ListManagedPolicies    = aws.Operation[ListManagedPoliciesRequest, ListManagedPoliciesResponse]{Route: &routes[16], Read: readListManagedPoliciesRequest, Write: writeListManagedPoliciesResponse, Invalid: invalidRequest}
-	RotateAccessKey        = aws.Operation[RotateAccessKeyRequest, RotateAccessKeyResponse]{Route: &routes[17], Read: readRotateAccessKeyRequest, Write: writeRotateAccessKeyResponse, Invalid: invalidRequest}
-	RotateCertificate      = aws.Operation[RotateCertificateRequest, RotateCertificateResponse]{Route: &routes[18], Read: readRotateCertificateRequest, Write: writeRotateCertificateResponse, Invalid: invalidRequest}
-	SimulatePolicy         = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[19], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
-	UpdateAccessKey        = aws.Operation[UpdateAccessKeyRequest, UpdateAccessKeyResponse]{Route: &routes[20], Read: readUpdateAccessKeyRequest, Write: writeUpdateAccessKeyResponse, Invalid: invalidRequest}
-	UpdateIdentity         = aws.Operation[UpdateIdentityRequest, UpdateIdentityResponse]{Route: &routes[21], Read: readUpdateIdentityRequest, Write: writeUpdateIdentityResponse, Invalid: invalidRequest}
+	GetFunctionLogs        = aws.Operation[GetFunctionLogsRequest, GetFunctionLogsResponse]{Route: &routes[9], Read: readGetFunctionLogsRequest, Write: writeGetFunctionLogsResponse, Invalid: invalidRequest}
+	LintPolicies           = aws.Operation[LintPoliciesRequest, LintPoliciesResponse]{Route: &routes[10], Read: readLintPoliciesRequest, Write: writeLintPoliciesResponse, Invalid: invalidRequest}
+	ListAccessKeys         = aws.Operation[ListAccessKeysRequest, ListAccessKeysResponse]{Route: &routes[11], Read: readListAccessKeysRequest, Write: writeListAccessKeysResponse, Invalid: invalidRequest}
+	ListAuditHeads         = aws.Operation[ListAuditHeadsRequest, ListAuditHeadsResponse]{Route: &routes[12], Read: readListAuditHeadsRequest, Write: writeListAuditHeadsResponse, Invalid: invalidRequest}
+	ListAuditNodes         = aws.Operation[ListAuditNodesRequest, ListAuditNodesResponse]{Route: &routes[13], Read: readListAuditNodesRequest, Write: writeListAuditNodesResponse, Invalid: invalidRequest}
+	ListAuditRecords       = aws.Operation[ListAuditRecordsRequest, ListAuditRecordsResponse]{Route: &routes[14], Read: readListAuditRecordsRequest, Write: writeListAuditRecordsResponse, Invalid: invalidRequest}
+	ListCertificateDetails = aws.Operation[ListCertificateDetailsRequest, ListCertificateDetailsResponse]{Route: &routes[15], Read: readListCertificateDetailsRequest, Write: writeListCertificateDetailsResponse, Invalid: invalidRequest}
+	ListIdentities         = aws.Operation[ListIdentitiesRequest, ListIdentitiesResponse]{Route: &routes[16], Read: readListIdentitiesRequest, Write: writeListIdentitiesResponse, Invalid: invalidRequest}
+	ListManagedPolicies    = aws.Operation[ListManagedPoliciesRequest, ListManagedPoliciesResponse]{Route: &routes[17], Read: readListManagedPoliciesRequest, Write: writeListManagedPoliciesResponse, Invalid: invalidRequest}
+	RotateAccessKey        = aws.Operation[RotateAccessKeyRequest, RotateAccessKeyResponse]{Route: &routes[18], Read: readRotateAccessKeyRequest, Write: writeRotateAccessKeyResponse, Invalid: invalidRequest}
+	RotateCertificate      = aws.Operation[RotateCertificateRequest, RotateCertificateResponse]{Route: &routes[19], Read: readRotateCertificateRequest, Write: writeRotateCertificateResponse, Invalid: invalidRequest}
+	SimulatePolicy         = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[20], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
+	UpdateAccessKey        = aws.Operation[UpdateAccessKeyRequest, UpdateAccessKeyResponse]{Route: &routes[21], Read: readUpdateAccessKeyRequest, Write: writeUpdateAccessKeyResponse, Invalid: invalidRequest}
+	UpdateIdentity         = aws.Operation[UpdateIdentityRequest, UpdateIdentityResponse]{Route: &routes[22], Read: readUpdateIdentityRequest, Write: writeUpdateIdentityResponse, Invalid: invalidRequest}
 )
 
 func invalidRequest(message string) error { return &InvalidRequestException{Message: message} }
