@@ -7,13 +7,13 @@ usage: bench/endurance.py [--out FILE] [--minutes 10] [TEST ...]
   storm     15,000 mutual-TLS devices return after kill -9 of the server
   slow      a quick subscriber beside others that never read, QoS 0 and 1; 99 beside one that never does
   flood     half-open connections and handshakes without end; how long a device's connect takes meanwhile
-  soak      paced QoS 1 traffic beside devices that connect and leave; resident memory by the minute
+  soak      paced QoS 1 traffic beside devices that connect and leave; resident memory by the minute, goroutines, descriptors
             (a release is measured with --minutes 30)
 
 Needs Go. Each test starts a server on loopback and ends it by pid. A JSON line a
 measurement goes to FILE, and to standard output.
 """
-import argparse, json, os, signal, statistics, subprocess, sys, tempfile, threading, time
+import argparse, json, os, signal, statistics, subprocess, sys, tempfile, threading, time, urllib.request
 
 import peers
 from peers import ROOT
@@ -117,7 +117,8 @@ def soak(bench, report, a):
     """Traffic on plain TCP, and mutual-TLS devices that come and go."""
     proc, addr = bench.start("flotilla", tls=True)
     data = os.path.join(bench.work, "data")
-    plain = json.load(open(data + "/endpoints.json"))["mqttPlain"]
+    ends = json.load(open(data + "/endpoints.json"))
+    plain, api = ends["mqttPlain"], ends["api"]
     secs = a.minutes * 60
     done = threading.Event()
     connects = []
@@ -132,11 +133,12 @@ def soak(bench, report, a):
                                 "-pid", str(proc.pid), "-deadline", "%ds" % (secs + 120)], stdout=subprocess.PIPE, text=True)
     t = threading.Thread(target=churn)
     t.start()
-    memory, begin = [], time.time()
+    memory, held, begin = [], [], time.time()
     try:
         while time.time() - begin < secs and proc.poll() is None and traffic.poll() is None:
             time.sleep(5)
-            memory.append((time.time() - begin, peers.rss_kib(proc.pid) / 1024, peers.cpu_seconds(proc.pid)))
+            memory.append((time.time() - begin, peers.rss_kib(proc.pid) / 1024))
+            held.append((time.time() - begin, metric(api, "go_goroutines"), len(os.listdir("/proc/%d/fd" % proc.pid))))
         done.set()
         t.join()
         out, _ = traffic.communicate(timeout=120)
@@ -145,11 +147,26 @@ def soak(bench, report, a):
         done.set()
         peers.stop(traffic)
         peers.stop(proc)
-    by_minute = [round(statistics.median(m for s, m, _ in memory if int(s // 60) == i), 1) for i in range(int(memory[-1][0] // 60) + 1)]
-    settled = [(s, m) for s, m, _ in memory if s > secs / 3]
+    by_minute = [round(statistics.median(m for s, m in memory if int(s // 60) == i), 1) for i in range(int(memory[-1][0] // 60) + 1)]
+    settled = [(s, m) for s, m in memory if s > secs / 3]
     slope = statistics.linear_regression([s / 3600 for s, _ in settled], [m for _, m in settled]).slope
-    report.add("soak", minutes=a.minutes, rss_mib_by_minute=by_minute, slope_mib_hour=round(slope, 1), connects=sum(r.get("opened", 0) for r in connects),
+    report.add("soak", minutes=a.minutes, rss_mib_by_minute=by_minute, slope_mib_hour=round(slope, 1), **thirds(held, secs), connects=sum(r.get("opened", 0) for r in connects),
                connects_failed=sum(r.get("failed", 1) for r in connects), **pick(row, "delivered lost misordered p50_ms p99_ms srv_us_msg error"))
+
+
+def metric(api, name):
+    """A figure that the server tells of itself."""
+    url = api if "://" in api else "http://" + api
+    for line in urllib.request.urlopen(url + "/metrics", timeout=30).read().decode().splitlines():
+        if line.startswith(name + " "):
+            return float(line.split()[1])
+    raise SystemExit("the server does not tell its " + name)
+
+
+def thirds(held, secs):
+    """The greatest number of goroutines and descriptors in each third of the time."""
+    parts = [[h for h in held if int(3 * h[0] // secs) == i] or [(0, 0, 0)] for i in range(3)]
+    return dict(goroutines_most=[int(max(g for _, g, _ in p)) for p in parts], descriptors_most=[max(d for _, _, d in p) for p in parts])
 
 
 def pick(row, names):
