@@ -52,11 +52,12 @@ func TestGroupsThatNobodyServesAreTold(t *testing.T) {
 
 // TestGroupsOfDeadNode lets a node die while it delivers, and one leave in good order.
 func TestGroupsOfDeadNode(t *testing.T) {
+	t.Parallel()
 	h := hub(t)
-	one := join(t, h.URL(), "n1", mesh.Config{}, mesh.Handlers{})
+	one := join(t, h.URL(), "n1", quick, mesh.Handlers{})
 	for _, die := range []bool{true, false} {
 		entered, hold := make(chan struct{}), make(chan struct{})
-		two := join(t, h.URL(), "n2", mesh.Config{}, mesh.Handlers{Deliver: func(*mqtt.Message, []string) []string {
+		two := join(t, h.URL(), "n2", steady, mesh.Handlers{Deliver: func(*mqtt.Message, []string) []string {
 			close(entered)
 			<-hold
 			return nil
@@ -84,6 +85,7 @@ func TestGroupsOfDeadNode(t *testing.T) {
 
 // TestRequestsOutliveForgetting has a node forget the one that waits for its answer.
 func TestRequestsOutliveForgetting(t *testing.T) {
+	t.Parallel()
 	h := hub(t)
 	wire, through := newProxy(t, h.URL())
 	kicks := make(chan int64, 16)

@@ -96,7 +96,10 @@ func (p *proxy) sever(cut bool) {
 
 func TestPartitionAndHealing(t *testing.T) {
 	for _, silently := range []bool{false, true} {
-		t.Run(fmt.Sprintf("silently %v", silently), func(t *testing.T) { partition(t, silently) })
+		t.Run(fmt.Sprintf("silently %v", silently), func(t *testing.T) {
+			t.Parallel()
+			partition(t, silently)
+		})
 	}
 }
 
@@ -172,6 +175,7 @@ func partition(t *testing.T, silently bool) {
 
 // One side forgets the other, which has noticed nothing: no acknowledged message is lost.
 func TestForgottenBySlowSide(t *testing.T) {
+	t.Parallel()
 	h := hub(t)
 	wire, through := newProxy(t, h.URL())
 	var in inbox
@@ -215,16 +219,16 @@ func TestForgottenBySlowSide(t *testing.T) {
 
 func TestRestartIsNoticed(t *testing.T) {
 	h := hub(t)
-	one := join(t, h.URL(), "n1", mesh.Config{}, mesh.Handlers{})
+	one := join(t, h.URL(), "n1", steady, mesh.Handlers{})
 	b := connect(t, h.URL(), "n2")
-	first := start(t, b, mesh.Config{}, mesh.Handlers{})
+	first := start(t, b, steady, mesh.Handlers{})
 	if err := first.Announce(t.Context(), []string{"old"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "known", func() bool { return len(interested(one.Mesh, "old")) == 1 && interested(one.Mesh, "new") == nil })
 	// The old incarnation says nothing more, and no farewell either.
 	b.Conn().Close()
-	second := join(t, h.URL(), "n2", mesh.Config{}, mesh.Handlers{})
+	second := join(t, h.URL(), "n2", steady, mesh.Handlers{})
 	if err := second.Announce(t.Context(), []string{"new"}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -237,6 +241,7 @@ func TestRestartIsNoticed(t *testing.T) {
 }
 
 func TestKickOfDeadNodeEnds(t *testing.T) {
+	t.Parallel()
 	h := hub(t)
 	wire, through := newProxy(t, h.URL())
 	one := join(t, h.URL(), "n1", quick, mesh.Handlers{})
