@@ -18,7 +18,7 @@ import (
 func mute(t *testing.T, one *world) {
 	t.Helper()
 	b := openBus(t, "mute", one.deps.Bus.URL())
-	m := mesh.New(b, mesh.Config{}, mesh.Handlers{Answer: func(context.Context, []byte) ([]byte, error) { return nil, errors.New("mute") }})
+	m := mesh.New(b, steady, mesh.Handlers{Answer: func(context.Context, []byte) ([]byte, error) { return nil, errors.New("mute") }})
 	t.Cleanup(m.Close)
 	if err := m.Start(t.Context()); err != nil {
 		t.Fatal(err)

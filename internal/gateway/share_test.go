@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
+	"flotilla/internal/gateway"
 	"flotilla/internal/gateway/mesh"
 	"flotilla/internal/mqtt"
 	"flotilla/internal/store"
@@ -110,7 +112,7 @@ func ghost(t *testing.T, one *world) (got chan string, die func()) {
 	got = make(chan string, 64)
 	hold := make(chan struct{})
 	b := openBus(t, "ghost", one.deps.Bus.URL())
-	m := mesh.New(b, mesh.Config{}, mesh.Handlers{Deliver: func(m *mqtt.Message, groups []string) []string {
+	m := mesh.New(b, steady, mesh.Handlers{Deliver: func(m *mqtt.Message, groups []string) []string {
 		if len(groups) == 0 {
 			return nil // until it has told its interest it gets all there is
 		}
@@ -130,7 +132,7 @@ func ghost(t *testing.T, one *world) (got chan string, die func()) {
 
 // TestSharedMessageOfDeadNodeIsPassedOn has a node die after it was given a message, and before it said so.
 func TestSharedMessageOfDeadNodeIsPassedOn(t *testing.T) {
-	one, two := startNodes(t)
+	one, two := startNodes(t, func(c *gateway.Config, _ *gateway.Deps) { c.Mesh.Timeout = 5 * time.Second })
 	a, _ := one.connect(t, "a")
 	away, _ := two.connect(t, "away", persistent)
 	away.subscribe(1, sharedFilter)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -141,42 +142,41 @@ type seen struct {
 	v      mqtt.Version
 }
 
-// observe reads until the connection is closed, or nothing more comes. How long it waits
-// depends on what the outcomes expect.
+// observe reads until the connection is closed, or what came is one of the outcomes and nothing more comes for a while.
 func observe(conn net.Conn, v mqtt.Version, want []wireOutcome) seen {
 	s := seen{v: v}
 	quiet := 60 * time.Millisecond
-	first := 2 * time.Second
-	for _, o := range want {
-		if o.Type == "noReply" || o.Type == "open" {
-			first = 300 * time.Millisecond
-		}
+	if silenceIsEnough(want) || expectsMore(want) {
+		quiet = 300 * time.Millisecond
 	}
 	buf := make([]byte, 4096)
-	wait := first
-	for {
-		_ = conn.SetReadDeadline(time.Now().Add(wait))
+	for end := time.Now().Add(patience); ; {
+		_ = conn.SetReadDeadline(time.Now().Add(quiet))
 		n, err := conn.Read(buf)
 		s.bytes = append(s.bytes, buf[:n]...)
-		if err != nil {
-			var ne net.Error
-			s.closed = !(errors.As(err, &ne) && ne.Timeout())
-			break
+		var ne net.Error
+		if err != nil && !(errors.As(err, &ne) && ne.Timeout()) {
+			s.closed = true
+			return s
 		}
-		wait = quiet
-		if expectsMore(want) {
-			wait = 300 * time.Millisecond
+		if err != nil && (silenceIsEnough(want) && len(s.bytes) == 0 || slices.ContainsFunc(want, s.is) || time.Now().After(end)) {
+			break
 		}
 	}
 	for _, o := range want {
-		if o.Type == "open" && !s.closed && len(s.bytes) == 0 {
+		if o.Type == "open" && len(s.bytes) == 0 {
 			_, _ = conn.Write([]byte{0xc0, 0})
-			_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
-			n, _ := conn.Read(buf)
+			_ = conn.SetReadDeadline(time.Now().Add(patience))
+			n, _ := io.ReadFull(conn, buf[:2])
 			s.alive = bytes.Equal(buf[:n], []byte{0xd0, 0})
 		}
 	}
 	return s
+}
+
+// silenceIsEnough tells whether nothing at all may be an outcome.
+func silenceIsEnough(want []wireOutcome) bool {
+	return slices.ContainsFunc(want, func(o wireOutcome) bool { return o.Type == "noReply" || o.Type == "open" })
 }
 
 func expectsMore(want []wireOutcome) bool {

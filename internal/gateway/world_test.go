@@ -24,6 +24,7 @@ import (
 	"flotilla/internal/aws"
 	"flotilla/internal/aws/iotdata"
 	"flotilla/internal/gateway"
+	"flotilla/internal/gateway/mesh"
 	"flotilla/internal/mqtt"
 	"flotilla/internal/policy/lang"
 	"flotilla/internal/store"
@@ -32,6 +33,9 @@ import (
 
 // patience is for a machine that does a lot else.
 const patience = time.Minute
+
+// steady is a mesh that takes no silent node for dead.
+var steady = mesh.Config{Timeout: time.Hour}
 
 var account = aws.Account{ID: "123456789012", Region: "us-east-1"}
 
@@ -147,7 +151,7 @@ func start(t testing.TB, change ...func(*gateway.Config, *gateway.Deps)) *world 
 	if os.Getenv("FLOTILLA_TEST_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	w.cfg = gateway.Config{MQTTAddr: "127.0.0.1:0", HTTPSAddr: "127.0.0.1:0", PlainAddr: "127.0.0.1:0", PlainPolicy: "test", NodeID: "one", DrainTimeout: patience}
+	w.cfg = gateway.Config{MQTTAddr: "127.0.0.1:0", HTTPSAddr: "127.0.0.1:0", PlainAddr: "127.0.0.1:0", PlainPolicy: "test", NodeID: "one", Mesh: steady, DrainTimeout: patience}
 	w.deps = gateway.Deps{
 		Account: account, DB: w.db, Principals: w.ids, Policies: w.rules, Log: log,
 		TLS:  &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12},
