@@ -195,7 +195,7 @@ func TestAcceptedSignatures(t *testing.T) {
 	for name, r := range map[string]*http.Request{
 		"14 minutes behind": sign(t, w.request(t, "GET", "/things", ""), "iot", "", now.Add(-14*time.Minute)),
 		"14 minutes ahead":  sign(t, w.request(t, "GET", "/things", ""), "iot", "", now.Add(14*time.Minute)),
-		"presigned":         presign(t, w, "GET", "/things?maxResults=5", 60, now.Add(-50*time.Second)),
+		"presigned":         presign(t, w, "GET", "/things?maxResults=5", 600, now.Add(-500*time.Second)),
 		"spaces":            sign(t, spaces, "iot", "", now),
 		"content hash":      unsignedPayload(t, w.request(t, "POST", "/policies/p", `{"policyDocument":"{}"}`), hash(`{"policyDocument":"{}"}`), now),
 	} {

@@ -56,7 +56,7 @@ func TestSigner(t *testing.T) {
 		err    string
 	}{
 		"good":                      {upgrade(t, target, "iotdevicegateway", now), true, ""},
-		"expires":                   {upgrade(t, target+"?X-Amz-Expires=60", "iotdevicegateway", now.Add(-50*time.Second)), true, ""},
+		"expires":                   {upgrade(t, target+"?X-Amz-Expires=600", "iotdevicegateway", now.Add(-500*time.Second)), true, ""},
 		"the host without its port": {with(upgrade(t, target, "iotdevicegateway", now), func(r *http.Request) { r.Host += ":8443" }), true, ""},
 		"by header": {with(served(t, target), func(r *http.Request) {
 			sign(t, r, "iotdevicegateway", "", now)

@@ -279,7 +279,7 @@ func (w *world) run(ok func() bool) {
 	defer func() { stop(); <-ended }()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(30 * time.Second); !ok(); {
+	for end := time.After(time.Minute); !ok(); {
 		select {
 		case <-tick.C:
 		case <-end:

@@ -170,7 +170,7 @@ func TestBadHooks(t *testing.T) {
 					<-ctx.Done()
 				}
 				return []byte(c.answer), c.err
-			}))
+			}), hangs(c.hangs))
 			w.fleetTemplate(t, "T", fleetBody)
 			w.setHook(t, "T")
 			k := w.create(t, claim)

@@ -230,16 +230,6 @@ func (w *world) setHook(t testing.TB, template string) {
 
 // The hook's failure is told to the operator alone.
 func TestExplainHook(t *testing.T) {
-	answers := make(chan error, 1)
-	w := newWorld(t, openDB(t), hookFunc(func(ctx context.Context, _ []byte) ([]byte, error) {
-		err := <-answers
-		if errors.Is(err, context.DeadlineExceeded) {
-			<-ctx.Done()
-		}
-		return []byte(`{"allowProvisioning":"yes"}`), err
-	}))
-	w.fleetTemplate(t, "T", fleetBody)
-	w.setHook(t, "T")
 	for _, c := range []struct {
 		err  error
 		want string
@@ -248,7 +238,15 @@ func TestExplainHook(t *testing.T) {
 		{errors.New("boom"), "it failed: boom"},
 		{context.DeadlineExceeded, "it did not answer within 50ms"},
 	} {
-		answers <- c.err
+		late := errors.Is(c.err, context.DeadlineExceeded)
+		w := newWorld(t, openDB(t), hookFunc(func(ctx context.Context, _ []byte) ([]byte, error) {
+			if late {
+				<-ctx.Done()
+			}
+			return []byte(`{"allowProvisioning":"yes"}`), c.err
+		}), hangs(late))
+		w.fleetTemplate(t, "T", fleetBody)
+		w.setHook(t, "T")
 		from := mqtt.Source{ClientID: c.want[:9], ConnectionID: c.want, PrincipalID: claim.PrincipalID}
 		k := w.create(t, from)
 		answer, ok := w.register(t, from, "T", k.Token, map[string]string{"Serial": "1"})

@@ -336,7 +336,7 @@ func TestHook(t *testing.T) {
 					<-ctx.Done()
 				}
 				return []byte(c.answer), c.err
-			}))
+			}), hangs(c.name == "late"))
 			w.fleetTemplate(t, "T", fleetBody)
 			must[*iot.UpdateProvisioningTemplateResponse](t)(w.UpdateProvisioningTemplate(t.Context(), &iot.UpdateProvisioningTemplateRequest{
 				TemplateName: "T", PreProvisioningHook: &iot.ProvisioningHook{TargetArn: "arn:aws:lambda:us-east-1:123456789012:function:f"},

@@ -142,7 +142,7 @@ func runVector(t *testing.T, v *vector) error {
 	if v.Hook != nil {
 		hook = v.hook()
 	}
-	r.w = newWorld(t, openDB(t), hook)
+	r.w = newWorld(t, openDB(t), hook, hangs(v.late()))
 	if err := json.Unmarshal(v.Template, &r.body); err != nil {
 		r.body = string(v.Template)
 	}
@@ -181,13 +181,16 @@ func runVector(t *testing.T, v *vector) error {
 	return r.compare(t)
 }
 
+// late tells whether the hook does not answer in time.
+func (v *vector) late() bool { return v.Hook != nil && v.Hook.TimeoutSeconds >= 5 }
+
 // hook behaves as the vector says.
 func (v *vector) hook() provision.Hook {
 	return hookFunc(func(ctx context.Context, _ []byte) ([]byte, error) {
 		switch {
 		case len(v.Hook.Error) > 0:
 			return nil, errors.New(string(v.Hook.Error))
-		case v.Hook.TimeoutSeconds >= 5:
+		case v.late():
 			<-ctx.Done()
 			return nil, ctx.Err()
 		case len(v.Hook.Return) == 0:

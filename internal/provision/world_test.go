@@ -97,6 +97,15 @@ func (o *outbox) take(client string) *mqtt.Message {
 	return nil
 }
 
+// hangs is for a hook that may not answer; its other answers come at once.
+func hangs(is bool) func(*provision.Config) {
+	return func(c *provision.Config) {
+		if is {
+			c.HookTimeout = 50 * time.Millisecond
+		}
+	}
+}
+
 // hookFunc is a pre-provisioning hook.
 type hookFunc func(ctx context.Context, payload []byte) ([]byte, error)
 
@@ -116,7 +125,7 @@ type world struct {
 	out          *outbox
 }
 
-func newWorld(t testing.TB, db *store.DB, hook provision.Hook) *world {
+func newWorld(t testing.TB, db *store.DB, hook provision.Hook, change ...func(*provision.Config)) *world {
 	t.Helper()
 	w := &world{db: db, clock: &clock{t: time.Now()}, out: &outbox{}}
 	b := &bus{}
@@ -130,7 +139,11 @@ func newWorld(t testing.TB, db *store.DB, hook provision.Hook) *world {
 		Account: account, DB: db, Changes: b, Principals: w.certificates, Things: w.registry, Groups: w.registry, Tags: w.registry, Now: w.clock.now,
 	})
 	w.certificates.Use(w.policies, w.registry)
-	w.Templates = provision.New(provision.Config{HookTimeout: 50 * time.Millisecond}, provision.Deps{
+	cfg := provision.Config{HookTimeout: time.Minute}
+	for _, c := range change {
+		c(&cfg)
+	}
+	w.Templates = provision.New(cfg, provision.Deps{
 		Account: account, DB: db, Issuer: w.certificates, Certificates: w.certificates, Things: w.registry, Groups: w.registry,
 		BillingGroups: w.registry, Policies: w.policies, Publisher: w.out, Tags: w.registry, Hook: hook, Now: w.clock.now,
 	})

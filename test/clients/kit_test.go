@@ -13,7 +13,7 @@ import (
 )
 
 // grace is how long an answer of the server may take.
-const grace = 15 * time.Second
+const grace = time.Minute
 
 // kit is an MQTT library or program, as the scenarios drive it.
 type kit struct {

@@ -13,7 +13,7 @@ import (
 	"flotilla/internal/server/servertest"
 )
 
-const patience = 15 * time.Second
+const patience = time.Minute
 
 func deadline(t testing.TB) context.Context {
 	t.Helper()

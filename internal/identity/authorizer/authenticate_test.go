@@ -333,7 +333,7 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestFunctionFails(t *testing.T) {
-	w := newWorld(t, storetest.Open(t), authorizer.Config{Timeout: 50 * time.Millisecond})
+	w := newWorld(t, storetest.Open(t), authorizer.Config{Timeout: time.Minute})
 	w.unsigned(t, "A", func(in *iot.CreateAuthorizerRequest) { in.TokenKeyName = new(tokenKey) })
 	w.unsigned(t, "Unknown", func(in *iot.CreateAuthorizerRequest) { in.AuthorizerFunctionArn += "2" })
 	r := &authorizer.Request{Username: "carol?" + query(nameKey, "A", tokenKey, "tok-secret", "pin", "9876"), Password: []byte("password-secret")}
@@ -360,6 +360,8 @@ func TestFunctionFails(t *testing.T) {
 	})
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	t.Run("hangs", func(t *testing.T) {
+		w := newWorld(t, storetest.Open(t), authorizer.Config{Timeout: 50 * time.Millisecond})
+		w.unsigned(t, "A", func(in *iot.CreateAuthorizerRequest) { in.TokenKeyName = new(tokenKey) })
 		w.lambda.does(hang)
 		_, err := w.Authenticate(t.Context(), r)
 		wantRefused(t, err, authorizer.ReasonFunctionTimeout)

@@ -60,7 +60,7 @@ func FuzzEvaluate(f *testing.F) {
 		before := bytes.Clone(payload)
 		begin := time.Now()
 		out, selected, err := s.Evaluate(fuzzInput(payload))
-		if took := time.Since(begin); took > 5*time.Second {
+		if took := time.Since(begin); took > time.Minute {
 			t.Fatalf("%q took %v", text, took)
 		}
 		if !bytes.Equal(before, payload) {

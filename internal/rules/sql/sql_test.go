@@ -215,7 +215,7 @@ func TestRuntimeErrors(t *testing.T) {
 		if !errors.Is(err, c.want) || !errors.As(err, &re) || selected {
 			t.Errorf("%s: got %v, %v, want %v", c.sql, selected, err, c.want)
 		}
-		if took := time.Since(begin); took > 10*time.Second {
+		if took := time.Since(begin); took > time.Minute {
 			t.Errorf("%s: took %v", c.sql, took)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
@@ -71,6 +72,7 @@ func Config(dir string) server.Config {
 	cfg.Data = dir
 	cfg.MQTTAddr, cfg.HTTPSAddr, cfg.APIAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Bus.NATSAddr = "127.0.0.1:0"
+	cfg.Gateway.Mesh.Timeout = time.Minute // a busy machine makes nodes wait
 	return cfg
 }
 
