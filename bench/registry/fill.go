@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"os"
@@ -63,6 +64,53 @@ func makeIdentities(n int) ([]tls.Certificate, error) {
 	return out, nil
 }
 
+// keptIdentities reads identities from a file, or makes them and writes it.
+func keptIdentities(file string) ([]tls.Certificate, error) {
+	text, err := os.ReadFile(file)
+	if err == nil {
+		var out []tls.Certificate
+		for len(text) > 0 {
+			var c, k *pem.Block
+			c, text = pem.Decode(text)
+			if k, text = pem.Decode(text); c == nil || k == nil {
+				return nil, fmt.Errorf("%s: not pairs of a certificate and its key", file)
+			}
+			key, err := x509.ParsePKCS8PrivateKey(k.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", file, err)
+			}
+			out = append(out, tls.Certificate{Certificate: [][]byte{c.Bytes}, PrivateKey: key})
+		}
+		return out, nil
+	}
+	out, err := makeIdentities(identities)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range out {
+		key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+		if err != nil {
+			return nil, err
+		}
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})...)
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	}
+	return out, os.WriteFile(file, text, 0o600)
+}
+
+// name gives each thing the id of its certificate.
+func (f *fleet) name() {
+	f.ids = make([]string, f.n)
+	for i := range f.n {
+		sum := sha256.Sum256([]byte(thingName(i)))
+		f.ids[i] = hex.EncodeToString(sum[:])
+	}
+	for i, c := range f.known {
+		sum := sha256.Sum256(c.Certificate[0])
+		f.ids[f.at(i)] = hex.EncodeToString(sum[:])
+	}
+}
+
 // fill makes n things, each with attributes, a type, a group and a certificate that has a policy.
 func (f *fleet) fill(ctx context.Context) error {
 	if err := os.MkdirAll(f.cfg.Dir, 0o700); err != nil {
@@ -75,15 +123,12 @@ func (f *fleet) fill(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = db.Close() }()
-	f.ids = make([]string, f.n)
 	ders := make([][]byte, f.n)
 	for i := range f.n {
-		sum := sha256.Sum256([]byte(thingName(i)))
-		f.ids[i], ders[i] = hex.EncodeToString(sum[:]), f.known[0].Certificate[0] // of the right size; only the known ones connect
+		ders[i] = f.known[0].Certificate[0] // of the right size; only the known ones connect
 	}
 	for i, c := range f.known {
-		sum := sha256.Sum256(c.Certificate[0])
-		f.ids[f.at(i)], ders[f.at(i)] = hex.EncodeToString(sum[:]), c.Certificate[0]
+		ders[f.at(i)] = c.Certificate[0]
 	}
 	byID := make([]int, f.n) // things in the order of their certificates
 	for i := range byID {

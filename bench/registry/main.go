@@ -1,12 +1,13 @@
 // Command registry compares a store of very many things and certificates with one of few: look-ups and pages that no
 // cache answers, attachments, what a CONNECT reads, and, against a server of its own, start-up and real connects.
 //
-//	go run ./bench/registry [-sizes 1000,1000000] [-reps 7] [-runs 1000] [-store URL]
+//	go run ./bench/registry [-sizes 1000,1000000] [-reps 7] [-runs 1000] [-dir DIR] [-store URL]
 //
 // It fills a store of each size by SQL, in the order of the keys, and measures the sizes in turns: a million take ten
 // minutes of a busy machine. A JSON line an
-// operation has the median of each size and their ratio. -store names a PostgreSQL server, on which it makes a
-// database for each size; bench/postgres.sh starts one.
+// operation has the median of each size and their ratio. Stores of SQLite stay in -dir if that is given, and are filled
+// only if they are not there yet. -store names a PostgreSQL server, on which it makes a database for each size;
+// bench/postgres.sh starts one.
 package main
 
 import (
@@ -41,21 +42,25 @@ func main() {
 	sizes := flag.String("sizes", "1000,1000000", "numbers of things to compare")
 	reps := flag.Int("reps", 7, "repetitions of each measurement")
 	runs := flag.Int("runs", 1000, "operations a repetition")
+	dir := flag.String("dir", "", "directory of filled stores, to keep them; only for SQLite")
 	url := flag.String("store", "sqlite", "sqlite, or the URL of a PostgreSQL server")
 	flag.Parse()
-	if err := run(context.Background(), *sizes, *url, *reps, *runs); err != nil {
+	if err := run(context.Background(), *sizes, *dir, *url, *reps, *runs); err != nil {
 		fmt.Fprintln(os.Stderr, "registry:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, sizes, url string, reps, runs int) (err error) {
-	temp, err := os.MkdirTemp("", "flotilla-bench-")
-	if err != nil {
-		return err
+func run(ctx context.Context, sizes, dir, url string, reps, runs int) (err error) {
+	if dir == "" {
+		temp, err := os.MkdirTemp("", "flotilla-bench-")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = os.RemoveAll(temp) }()
+		dir = temp
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
-	known, err := makeIdentities(identities)
+	known, err := keptIdentities(filepath.Join(dir, "identities.pem"))
 	if err != nil {
 		return err
 	}
@@ -65,15 +70,22 @@ func run(ctx context.Context, sizes, url string, reps, runs int) (err error) {
 		if err != nil || n < identities {
 			return fmt.Errorf("sizes are numbers of at least %d", identities)
 		}
-		f := &fleet{n: n, known: known, cfg: store.Config{Dir: filepath.Join(temp, text), Store: url}}
+		f := &fleet{n: n, known: known, cfg: store.Config{Dir: filepath.Join(dir, text), Store: url}}
 		if f.cfg.Store, err = database(ctx, url, n); err != nil {
 			return err
 		}
-		start := time.Now()
-		if err := f.fill(ctx); err != nil {
-			return fmt.Errorf("fill: %w", err)
+		f.name()
+		filled := filepath.Join(f.cfg.Dir, "filled")
+		if _, err := os.Stat(filled); errors.Is(err, os.ErrNotExist) {
+			start := time.Now()
+			if err := f.fill(ctx); err != nil {
+				return fmt.Errorf("fill: %w", err)
+			}
+			fmt.Fprintf(os.Stderr, "%d things in %v\n", n, time.Since(start).Round(time.Second))
+			if err := os.WriteFile(filled, nil, 0o600); err != nil {
+				return err
+			}
 		}
-		fmt.Fprintf(os.Stderr, "%d things in %v\n", n, time.Since(start).Round(time.Second))
 		fleets = append(fleets, f)
 	}
 	out := json.NewEncoder(os.Stdout)
