@@ -282,6 +282,20 @@ func (g *Gateway) Publish(ctx context.Context, m *mqtt.Message) error {
 	return g.publish(ctx, m, nil)
 }
 
+// Awaited tells whether a message of the service's own on topic would reach anybody: a
+// session of this node, present or absent, a rule, or another node. Before the gateway
+// has started nobody knows: then it is true. It does not block.
+func (g *Gateway) Awaited(topic string) bool {
+	select {
+	case <-g.known:
+	default:
+		return true
+	}
+	r := &route{topic: topic}
+	g.lookUp(r)
+	return r.selected || len(r.targets)+len(r.groups)+len(r.peers)+len(r.elsewhere) > 0
+}
+
 func (g *Gateway) publish(ctx context.Context, m *mqtt.Message, extra store.Func) error {
 	if err := mqtt.ValidTopicName(m.Topic); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"flotilla/internal/bus"
 	"flotilla/internal/gateway"
 	"flotilla/internal/mqtt"
+	"flotilla/internal/store"
 )
 
 // openBus opens a node's connection to NATS, and NATS itself when url is empty.
@@ -87,6 +88,41 @@ func TestNodesShareMessagesSessionsAndClientIDs(t *testing.T) {
 	if d := clean.gone(); d == nil || d.Code != mqtt.SessionTakenOver {
 		t.Errorf("DISCONNECT %+v", d)
 	}
+}
+
+// selectsOne is a set of rules of which one is of r/x.
+type selectsOne struct{}
+
+func (selectsOne) Generation() uint64                        { return 1 }
+func (selectsOne) Selects(topic string) (any, mayBlock bool) { return topic == "r/x", false }
+func (selectsOne) Evaluate(context.Context, *mqtt.Message) (store.Func, error) {
+	return nil, nil
+}
+
+// Whoever would get a message makes it worth publishing, wherever and whether or not it is connected.
+func TestAwaited(t *testing.T) {
+	one, two := startNodes(t, func(_ *gateway.Config, d *gateway.Deps) { d.Rules = selectsOne{} })
+	check := func(topic string, want bool) {
+		t.Helper()
+		for name, w := range map[string]*world{"one": one, "two": two} {
+			eventually(t, fmt.Sprint(topic, " awaited ", want, " at node ", name), func() bool { return w.Awaited(topic) == want })
+		}
+	}
+	check("r/x", true)
+	check("w/here", false)
+	a, _ := one.connect(t, "a")
+	a.subscribe(0, "w/+")
+	check("w/here", true)
+	check("v/here", false)
+	a.disconnect()
+	check("w/here", false)
+	p, _ := two.connect(t, "p", persistent)
+	p.subscribe(1, "w/here")
+	p.disconnect()
+	check("w/here", true)
+	g, _ := two.connect(t, "g")
+	g.subscribe(1, "$share/g/s/+")
+	check("s/x", true)
 }
 
 // TestPresenceOfClientThatMoves connects a client on one node after the other: each connection's events come in order,

@@ -14,8 +14,15 @@ type watch struct {
 	wake chan struct{} // holds one: something changed
 }
 
-// settleTime gathers changes that come together into one round.
-const settleTime = 50 * time.Millisecond
+const (
+	// settleTime gathers changes that come together into one round.
+	settleTime = 50 * time.Millisecond
+	// Rounds take at most an eleventh of a core while things change all the time: who holds very many connections
+	// waits for the next one ten times as long as the last took, but not longer than maxSettle. What a connection does
+	// meanwhile is decided on what holds then; the rounds end those that do nothing.
+	restShare = 10
+	maxSettle = 2 * time.Second
+)
 
 func (w *watch) init(g *Gateway) { w.g, w.wake = g, make(chan struct{}, 1) }
 
@@ -39,18 +46,20 @@ func (w *watch) start(ctx context.Context) {
 func (w *watch) run(ctx context.Context) {
 	timer := time.NewTimer(settleTime)
 	defer timer.Stop()
+	var took time.Duration
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-w.wake:
 		}
-		timer.Reset(settleTime)
+		timer.Reset(min(max(settleTime, restShare*took), maxSettle))
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
+		began := time.Now()
 		closed := w.closedDomains()
 		for _, c := range w.g.registry.connections() {
 			if ctx.Err() != nil {
@@ -62,6 +71,7 @@ func (w *watch) run(ctx context.Context) {
 				w.check(c)
 			}
 		}
+		took = time.Since(began)
 	}
 }
 

@@ -35,3 +35,5 @@ func BenchmarkDurableUpdates(b *testing.B) {
 type drop struct{}
 
 func (drop) Publish(context.Context, *mqtt.Message) error { return nil }
+
+func (drop) Awaited(string) bool { return false }

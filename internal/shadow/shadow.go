@@ -56,10 +56,14 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Publisher delivers messages of the service. Publish returns once what it owes
-// to absent subscribers is durable; it is called from several goroutines.
+// Publisher delivers messages of the service. It is called from several
+// goroutines.
 type Publisher interface {
+	// Publish returns once what it owes to absent subscribers is durable.
 	Publish(ctx context.Context, m *mqtt.Message) error
+	// Awaited tells whether a message on topic would reach anybody, a rule or
+	// another node included: if not, it need not be published. It does not block.
+	Awaited(topic string) bool
 }
 
 // Things is the registry. DescribeThing gives iot.ResourceNotFoundException for

@@ -33,7 +33,10 @@ type outbox struct {
 	mu       sync.Mutex
 	messages []*mqtt.Message
 	publish  func(*mqtt.Message) error // called first, if set
+	awaited  func(topic string) bool   // nil: everything is
 }
+
+func (o *outbox) Awaited(topic string) bool { return o.awaited == nil || o.awaited(topic) }
 
 func (o *outbox) Publish(ctx context.Context, m *mqtt.Message) error {
 	if err := ctx.Err(); err != nil {
@@ -91,6 +94,50 @@ func version(t *testing.T, body string) (v int64) {
 		t.Fatalf("no version in %s", body)
 	}
 	return *b.Version
+}
+
+// The documents are published for those who await them, even if they came while the update was written.
+func TestDocumentsAwaited(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		for _, c := range []struct {
+			name    string
+			answers []bool
+			want    string
+		}{
+			{"by nobody", []bool{false, false}, "t/shadow/update/accepted"},
+			{"all the time", []bool{true}, "t/shadow/update/documents t/shadow/update/accepted"},
+			{"by one who comes meanwhile", []bool{false, true}, "t/shadow/update/documents t/shadow/update/accepted"},
+		} {
+			var out outbox
+			s := shadow.New(db, things{"t": true}, &out, shadow.Config{Now: func() time.Time { return time.Unix(1000, 0) }})
+			update(t, s, "t", "", `{"state":{"reported":{"a":1}}}`)
+			before := out.all()[0].Payload
+			out.reset()
+			answers := c.answers
+			out.awaited = func(topic string) bool {
+				if topic != "$aws/things/t/shadow/update/documents" || len(answers) == 0 {
+					t.Errorf("%s: asked about %s", c.name, topic)
+					return false
+				}
+				answer := answers[0]
+				answers = answers[1:]
+				return answer
+			}
+			update(t, s, "t", "", `{"state":{"reported":{"a":2}}}`)
+			if got := out.topics(); got != c.want || len(answers) > 0 {
+				t.Errorf("%s: published %s, want %s; %d answers left", c.name, got, c.want, len(answers))
+			}
+			if got := out.all(); len(got) > 1 {
+				var was, is struct{ Previous, Current json.RawMessage }
+				if err := errors.Join(json.Unmarshal(before, &was), json.Unmarshal(got[0].Payload, &is)); err != nil {
+					t.Fatal(err)
+				}
+				if string(is.Previous) != string(was.Current) || !strings.Contains(string(is.Current), `"a":2`) {
+					t.Errorf("%s: documents %s after %s", c.name, got[0].Payload, before)
+				}
+			}
+		}
+	})
 }
 
 // HTTP writes publish what MQTT writes do, refusals apart.

@@ -13,6 +13,8 @@ import (
 	"flotilla/internal/store"
 )
 
+const updateDocuments = "update/documents"
+
 // row is a shadow as the table has it.
 type row struct {
 	version  int64 // 0: there is no row
@@ -81,6 +83,7 @@ func (s *Shadows) get(ctx context.Context, r ref, t doc.Token) ([]byte, error) {
 
 // update makes a request's update durable and publishes its messages. The
 // delta and the documents go first: who reads the acceptance may rely on them.
+// The documents are made only for somebody.
 func (s *Shadows) update(ctx context.Context, r ref, payload []byte) (accepted []byte, t doc.Token, err error) {
 	now := s.cfg.Now()
 	u, err := doc.ParseUpdate(payload, now.Unix(), s.limits)
@@ -93,12 +96,14 @@ func (s *Shadows) update(ctx context.Context, r ref, payload []byte) (accepted [
 	}
 	defer end()
 	var out *doc.Outcome
-	turn, err := s.write(r, func(ctx context.Context, tx store.Tx) error {
-		old, err := load(tx, r)
-		if err != nil {
+	var old row
+	var version int64 // that the update is applied on
+	documents := s.publisher.Awaited(r.topic(updateDocuments))
+	turn, err := s.write(r, func(ctx context.Context, tx store.Tx) (err error) {
+		if old, err = load(tx, r); err != nil {
 			return err
 		}
-		version := old.version
+		version = old.version
 		if old.document == nil {
 			// DeleteAll goes with the thing, so a shadow that exists has one.
 			if err := s.checkThing(ctx, r.thing); err != nil {
@@ -108,7 +113,7 @@ func (s *Shadows) update(ctx context.Context, r ref, payload []byte) (accepted [
 				version = 0
 			}
 		}
-		if out, err = doc.Apply(old.document, version, u); err != nil {
+		if out, err = doc.Apply(old.document, version, u, documents); err != nil {
 			return err
 		}
 		return swap(tx, r, old, out.Version, out.Stored, now.UnixMilli())
@@ -122,8 +127,18 @@ func (s *Shadows) update(ctx context.Context, r ref, payload []byte) (accepted [
 	if out.Delta != nil {
 		delta = s.publish(ctx, r, "update/delta", out.Delta)
 	}
-	return out.Accepted, u.Token, errors.Join(delta,
-		s.publish(ctx, r, "update/documents", out.Documents),
+	if !documents && s.publisher.Awaited(r.topic(updateDocuments)) { // by somebody who came in the meantime
+		again, err := doc.Apply(old.document, version, u, true)
+		if err != nil { // it went well a moment ago
+			return nil, u.Token, fmt.Errorf("shadow: %s: %w: %w", r.topic(updateDocuments), errUnannounced, err)
+		}
+		out.Documents = again.Documents
+	}
+	var whole error
+	if out.Documents != nil {
+		whole = s.publish(ctx, r, updateDocuments, out.Documents)
+	}
+	return out.Accepted, u.Token, errors.Join(delta, whole,
 		s.publish(ctx, r, "update/accepted", out.Accepted))
 }
 

@@ -13,7 +13,7 @@ type Outcome struct {
 	Accepted []byte
 	// Delta is the body of update/delta; nil when nothing differs.
 	Delta []byte
-	// Documents is the body of update/documents.
+	// Documents is the body of update/documents; nil when it was not asked for.
 	Documents []byte
 }
 
@@ -24,9 +24,10 @@ type Outcome struct {
 //
 // An update that names a version is taken only when it is the document's; of a
 // shadow that does not exist it may name the last or the first to come.
-// Errors: ErrVersionConflict, ErrTooLarge, or a damaged stored form. u can be
-// applied again; stored is not kept.
-func Apply(stored []byte, version int64, u *Update) (*Outcome, error) {
+// Documents is the largest of the bodies, and is made only on request. Errors:
+// ErrVersionConflict, ErrTooLarge, or a damaged stored form. u can be applied
+// again; stored is not kept.
+func Apply(stored []byte, version int64, u *Update, documents bool) (*Outcome, error) {
 	exists := stored != nil
 	if u.hasVersion && u.version != version && (exists || u.version != version+1) {
 		return nil, ErrVersionConflict
@@ -42,30 +43,34 @@ func Apply(stored []byte, version int64, u *Update) (*Outcome, error) {
 
 	// The previous state is written before the merge changes it.
 	w := writer{}
-	before, leaves := d.size()
 	patchSize, patchLeaves := sizes(&u.state)
-	w.buf = make([]byte, 0, 2*before+patchSize+(2*leaves+patchLeaves)*metadataBytes+160+len(u.Token))
-	w.raw("{")
-	if exists {
-		w.raw(`"previous":`)
-		w.document(d, nil)
-		w.raw(`,"version":`)
-		w.int(version)
-		w.raw("},")
+	if documents {
+		before, leaves := d.size()
+		w.buf = make([]byte, 0, 2*before+patchSize+(2*leaves+patchLeaves)*metadataBytes+160+len(u.Token))
+		w.raw("{")
+		if exists {
+			w.raw(`"previous":`)
+			w.document(d, nil)
+			w.raw(`,"version":`)
+			w.int(version)
+			w.raw("},")
+		}
 	}
 	d.merge(u)
 	after, _ := d.size()
 	if after > u.limits.Bytes {
 		return nil, ErrTooLarge
 	}
-	w.raw(`"current":`)
-	w.document(d, nil)
-	w.raw(`,"version":`)
-	w.int(out.Version)
-	w.raw(`},"timestamp":`)
-	w.int(u.now)
-	w.token(u.Token)
-	out.Documents = w.buf
+	if documents {
+		w.raw(`"current":`)
+		w.document(d, nil)
+		w.raw(`,"version":`)
+		w.int(out.Version)
+		w.raw(`},"timestamp":`)
+		w.int(u.now)
+		w.token(u.Token)
+		out.Documents = w.buf
+	}
 
 	w.buf = make([]byte, 0, patchSize+patchLeaves*metadataBytes+112+len(u.Token))
 	w.raw(`{"state":`)

@@ -24,7 +24,7 @@ func (s *shadow) update(payload string, now int64) (*doc.Outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := doc.Apply(s.stored, s.version, u)
+	out, err := doc.Apply(s.stored, s.version, u, true)
 	if err == nil {
 		s.stored, s.version = out.Stored, out.Version
 	}
@@ -231,11 +231,11 @@ func TestApplyAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := doc.Apply(s.stored, s.version, u)
+	first, err := doc.Apply(s.stored, s.version, u, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := doc.Apply(s.stored, s.version, u)
+	second, err := doc.Apply(s.stored, s.version, u, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ func TestManyMembers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := doc.Apply(s.stored, s.version, u)
+		out, err := doc.Apply(s.stored, s.version, u, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -302,7 +302,7 @@ func BenchmarkUpdate1KB(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	out, err := doc.Apply(nil, 0, u)
+	out, err := doc.Apply(nil, 0, u, true)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -312,7 +312,7 @@ func BenchmarkUpdate1KB(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := doc.Apply(out.Stored, 1, u); err != nil {
+		if _, err := doc.Apply(out.Stored, 1, u, true); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -325,7 +325,7 @@ func TestUpdateAllocations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := doc.Apply(nil, 0, u)
+	out, err := doc.Apply(nil, 0, u, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,7 +334,7 @@ func TestUpdateAllocations(t *testing.T) {
 	}
 	n := testing.AllocsPerRun(100, func() {
 		u, _ := doc.ParseUpdate(update, 1700000100, doc.Limits{})
-		if _, err := doc.Apply(out.Stored, 1, u); err != nil {
+		if _, err := doc.Apply(out.Stored, 1, u, true); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -299,7 +299,7 @@ func FuzzStored(f *testing.F) {
 		if stored == nil {
 			stored = []byte{}
 		}
-		_, _ = doc.Apply(stored, 1, u)
+		_, _ = doc.Apply(stored, 1, u, true)
 	})
 }
 
