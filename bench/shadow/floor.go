@@ -131,3 +131,4 @@ func (anyThing) DescribeThing(_ context.Context, in *iot.DescribeThingRequest) (
 type nobody struct{}
 
 func (nobody) Publish(context.Context, *mqtt.Message) error { return nil }
+func (nobody) Awaited(string) bool                          { return false }
