@@ -33,9 +33,9 @@ type hookResponse struct {
 // maxHookResponse bounds what a hook may answer, in bytes.
 const maxHookResponse = 128 << 10
 
-// askHook gives the parameters to provision with: the device's, with the hook's overrides. Whatever goes wrong, and
-// anything but allowProvisioning true, is ACCESS_DENIED; why is for the operator alone.
-func (t *Templates) askHook(ctx context.Context, arn, certificateID, certificatePEM, templateName string, from mqtt.Source, parameters map[string]string, a *attempt) (map[string]string, error) {
+// askHook gives the parameters to provision with: the device's, with the hook's overrides, and the names of these.
+// Whatever goes wrong, and anything but allowProvisioning true, is ACCESS_DENIED; why is for the operator alone.
+func (t *Templates) askHook(ctx context.Context, arn, certificateID, certificatePEM, templateName string, from mqtt.Source, parameters map[string]string, a *attempt) (merged map[string]string, overridden map[string]bool, err error) {
 	if parameters == nil {
 		parameters = map[string]string{}
 	}
@@ -46,7 +46,7 @@ func (t *Templates) askHook(ctx context.Context, arn, certificateID, certificate
 		return accessDenied("The pre-provisioning hook denied the request.", "hook "+arn+": "+why)
 	}
 	if t.Hook == nil {
-		return nil, refuse("functions are not available")
+		return nil, nil, refuse("functions are not available")
 	}
 	claim := from.PrincipalID
 	if from.PrincipalType != "" && from.PrincipalType != typeCertificate {
@@ -57,31 +57,35 @@ func (t *Templates) askHook(ctx context.Context, arn, certificateID, certificate
 		TemplateARN: t.arn(templateName), ClientID: from.ClientID, Parameters: parameters,
 	})
 	if err != nil {
-		return nil, refuse("the request cannot be written: " + err.Error())
+		return nil, nil, refuse("the request cannot be written: " + err.Error())
 	}
 	answer, err := t.invoke(ctx, t.arn(templateName), arn, payload)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, refuse("it did not answer within " + t.cfg.HookTimeout.String())
+		return nil, nil, refuse("it did not answer within " + t.cfg.HookTimeout.String())
 	case err != nil:
-		return nil, refuse("it failed: " + err.Error())
+		return nil, nil, refuse("it failed: " + err.Error())
 	case len(answer) > maxHookResponse:
-		return nil, refuse("its answer is too long")
+		return nil, nil, refuse("its answer is too long")
 	}
 	var response hookResponse
 	if err := json.Unmarshal(answer, &response); err != nil {
-		return nil, refuse("its answer is not understood: " + malformed(err))
+		return nil, nil, refuse("its answer is not understood: " + malformed(err))
 	}
 	if !response.AllowProvisioning {
-		return nil, refuse("it did not answer allowProvisioning true")
+		return nil, nil, refuse("it did not answer allowProvisioning true")
 	}
-	merged := maps.Clone(parameters)
+	merged = maps.Clone(parameters)
 	maps.Copy(merged, response.ParameterOverrides)
 	if err := checkParameters(merged); err != nil {
-		return nil, refuse("its parameterOverrides are refused: " + err.Error())
+		return nil, nil, refuse("its parameterOverrides are refused: " + err.Error())
 	}
 	a.overridden(response.ParameterOverrides, t.Now().Sub(start))
-	return merged, nil
+	overridden = map[string]bool{}
+	for name := range response.ParameterOverrides {
+		overridden[name] = true
+	}
+	return merged, overridden, nil
 }
 
 // invoke calls the hook and stops waiting for it after Config.HookTimeout, whether or not it heeds its context.

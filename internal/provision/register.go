@@ -119,18 +119,18 @@ func (t *Templates) provision(ctx context.Context, name string, in *registerRequ
 		return nil, err
 	}
 	a.done("read")
-	parameters := in.Parameters
+	parameters, vouched := in.Parameters, map[string]bool(nil)
 	if r.hookARN != "" {
 		d, err := t.pendingCertificate(ctx, k.certificateID)
 		if err != nil {
 			return nil, err
 		}
-		if parameters, err = t.askHook(ctx, r.hookARN, k.certificateID, value(d.CertificatePem), name, from, parameters, a); err != nil {
+		if parameters, vouched, err = t.askHook(ctx, r.hookARN, k.certificateID, value(d.CertificatePem), name, from, parameters, a); err != nil {
 			return nil, err
 		}
 	}
 	a.begin("resolve", name)
-	plan, err := tpl.Resolve(template.Input{Parameters: parameters, Certificate: map[string]string{"Id": k.certificateID}})
+	plan, err := tpl.Resolve(template.Input{Parameters: parameters, Certificate: map[string]string{"Id": k.certificateID}, Vouched: vouched})
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ type env struct {
 	t          *Template
 	parameters map[string]string
 	in         Input
+	document   bool // a policy document is computed: see guard
 	left       int // bytes that may still be produced
 }
 
@@ -43,15 +44,30 @@ func (e *env) spend(path string, n int) error {
 func (e *env) lookup(path, name string) (string, error) {
 	if key, ok := strings.CutPrefix(name, certificatePrefix); ok && e.t.flow != RegisterThing {
 		if v, ok := e.in.Certificate[key]; ok {
-			return v, nil
+			return v, e.guard(path, name, v)
 		}
 	} else if v, ok := e.parameters[name]; ok {
-		return v, nil
+		return v, e.guard(path, name, v)
 	}
 	if p, ok := e.t.parameters[name]; ok && p.hasDefault {
 		return p.fallback, nil
 	}
 	return "", fail(MissingParameter, path, "parameter %s has no value", name)
+}
+
+// guard refuses what a device says where it would make its own policy another: quotes and backslashes, which end a
+// string of the document, control characters, and what policies take for wildcards and variables. Who calls
+// RegisterThing may write any policy, as may the hook.
+func (e *env) guard(path, name, v string) error {
+	if !e.document || e.t.flow == RegisterThing || e.in.Vouched[name] {
+		return nil
+	}
+	for _, r := range v {
+		if r < ' ' || strings.ContainsRune(`"\*?$`, r) {
+			return fail(InvalidRequest, path, "the value of %s has %q in it, which may not come from a device into its policy", name, r)
+		}
+	}
+	return nil
 }
 
 type literal struct{ text string }

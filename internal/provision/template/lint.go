@@ -107,6 +107,9 @@ func (l *linter) certificate(r *certificate) {
 func (l *linter) policy(r *policy) {
 	path := "Resources." + r.logical + ".Properties."
 	l.expr(r.name, path+"PolicyName")
+	if x, ok := r.name.(ref); ok && l.t.flow == Fleet && !strings.HasPrefix(x.name, certificatePrefix) {
+		l.add(path+"PolicyName", "is what the device says: unless the hook gives it, a device may choose any policy that there is")
+	}
 	if r.document == nil {
 		return
 	}

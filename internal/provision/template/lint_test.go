@@ -41,6 +41,7 @@ func TestLint(t *testing.T) {
 		{"no policy", strings.Replace(thing(""), `,`+policy, ``, 1), template.Fleet, "no policy is attached"},
 		{"bad policy", strings.Replace(thing(""), `"PolicyName":"P"`, `"PolicyDocument":{"Version":"2012-10-17","Statement":[{"Effect":"Maybe"}]}`, 1), template.Fleet, "is not a policy"},
 		{"bad policy text", strings.Replace(thing(""), `"PolicyName":"P"`, `"PolicyDocument":"{}"`, 1), template.Fleet, "is not a policy"},
+		{"any policy", strings.Replace(thing(""), `"PolicyName":"P"`, `"PolicyName":{"Ref":"S"}`, 1), template.Fleet, "may choose any policy"},
 		{"computed policy", strings.Replace(thing(""), `"PolicyName":"P"`, `"PolicyDocument":{"Version":{"Ref":"S"}}`, 1), template.Fleet, ""},
 	} {
 		tpl, err := template.Parse(c.body, c.flow)

@@ -15,6 +15,8 @@ type Input struct {
 	// CommonName, … For Fleet and JITP these names come from here alone, and Id
 	// is the certificate that is being provisioned.
 	Certificate map[string]string
+	// Vouched has the names of parameters whose values are not the device's, but the operator's: of its hook.
+	Vouched map[string]bool
 }
 
 // Plan is what a resolved template asks for.
@@ -181,7 +183,10 @@ func (r *policy) resolve(e *env) (Policy, error) {
 		out.Name, err = optional(r.name, e, path)
 		return out, err
 	}
-	if out.Document, err = r.document.text(e); err != nil {
+	e.document = true
+	out.Document, err = r.document.text(e)
+	e.document = false
+	if err != nil {
 		return Policy{}, err
 	}
 	out.Name = PolicyName(out.Document)

@@ -174,6 +174,53 @@ func TestCertificateIsNotTheDevicesToSay(t *testing.T) {
 	}
 }
 
+// A device must not be able to widen its policy by what it says of itself.
+func TestPolicyIsNotTheDevicesToSay(t *testing.T) {
+	const document = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Publish","Resource":"arn:aws:iot:us-east-1:1:topic/${S}"}]}`
+	text, err := json.Marshal(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := strings.Replace(document, `"arn:aws:iot:us-east-1:1:topic/${S}"`, `{"Fn::Sub":"arn:aws:iot:us-east-1:1:topic/${S}"}`, 1)
+	for name, s := range map[string]string{
+		"plain": "pump-1/äé+#", "wildcard": "*", "one character": "pump-?", "variable": "${iot:ClientId}", "backslash": `x\`, "line": "x\n",
+		"statement": `x"},{"Effect":"Allow","Action":"iot:*","Resource":"*`,
+	} {
+		for kind, doc := range map[string]string{"text": `{"Fn::Sub":` + string(text) + `}`, "object": tree} {
+			body := func(parameter string) string {
+				c := `{"Parameters":{"S":{"Type":"String"}},"Resources":{"c":{"Type":"AWS::IoT::Certificate","Properties":{"CertificateId":{"Ref":"AWS::IoT::Certificate::Id"}}},` +
+					`"p":{"Type":"AWS::IoT::Policy","Properties":{"PolicyDocument":` + doc + `}}}}`
+				return strings.NewReplacer(`"S"`, `"`+parameter+`"`, `${S}`, `${`+parameter+`}`).Replace(c)
+			}
+			own := map[string]string{"Id": "own", "CommonName": s}
+			said := map[string]string{"S": s}
+			for _, c := range []struct {
+				parameter string
+				flow      template.Flow
+				in        template.Input
+				trusted   bool
+			}{
+				{"S", template.Fleet, template.Input{Parameters: said, Certificate: own}, false},
+				{"S", template.Fleet, template.Input{Parameters: said, Certificate: own, Vouched: map[string]bool{"S": true}}, true},
+				{"AWS::IoT::Certificate::CommonName", template.JITP, template.Input{Certificate: own}, false},
+				{"S", template.RegisterThing, template.Input{Parameters: map[string]string{"S": s, "AWS::IoT::Certificate::Id": "own"}}, true},
+			} {
+				tpl, err := template.Parse(body(c.parameter), c.flow)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = tpl.Resolve(c.in)
+				switch {
+				case name == "plain" && err != nil, c.trusted && kind == "object" && err != nil:
+					t.Errorf("%s, %s, %s: %v", name, kind, c.flow, err)
+				case name != "plain" && !c.trusted && (err == nil || category(t, err) != "invalidRequest"):
+					t.Errorf("%s, %s, %s: got %v, want that it is refused", name, kind, c.flow, err)
+				}
+			}
+		}
+	}
+}
+
 func TestPlan(t *testing.T) {
 	tpl, err := template.Parse(`{
 		"Parameters":{"N":{"Type":"String"},"G":{"Type":"String"}},
