@@ -23,7 +23,7 @@ type env struct {
 	parameters map[string]string
 	in         Input
 	document   bool // a policy document is computed: see guard
-	left       int // bytes that may still be produced
+	left       int  // bytes that may still be produced
 }
 
 // maxProduced bounds what one resolution may compute, in bytes: functions in a
