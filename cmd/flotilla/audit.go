@@ -17,6 +17,7 @@ import (
 
 	"flotilla/internal/audit/chain"
 	"flotilla/internal/aws/flotilla"
+	"flotilla/internal/server"
 )
 
 type auditCmd struct {
@@ -275,7 +276,9 @@ type auditVerifyCmd struct {
 func (c *auditVerifyCmd) Help() string {
 	return "Example:\n\n  flotilla audit verify\n  flotilla audit verify --anchor QJ2KX7C5SWZ4RVTM/17=9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\n\n" +
 		"An altered, removed or reordered record up to the last signed head is found. What was written after it (10 s, by default) can be\n" +
-		"cut off unseen, and who has the node's key can write another log: an anchor that is kept elsewhere finds both. Exit 1: problems.\n"
+		"cut off unseen, and who has the node's key can write another log: an anchor that is kept elsewhere finds both. The key of the\n" +
+		"running server is taken from its data directory; those of other nodes, and of an export, from --key. Without a node's key\n" +
+		"anybody can have signed its heads. Exit 1: problems.\n"
 }
 
 func (c *auditVerifyCmd) Run(s *streams) error {
@@ -307,6 +310,10 @@ func (c *auditVerifyCmd) Run(s *streams) error {
 	if c.File != "" {
 		err = readExport(c.File, each)
 	} else {
+		if node, key, keyErr := server.ReadAuditKey(c.Data); keyErr == nil && keys[node] == nil {
+			keys[node] = key // of the server that is asked: the store does not say who signed
+			of(node)         // also when there is nothing of it
+		}
 		err = c.live(each)
 	}
 	if err != nil {

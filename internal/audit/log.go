@@ -29,7 +29,7 @@ type Config struct {
 	MaxRecords   int64         `name:"audit.max-records" default:"1000000" help:"Most records of changes that a node keeps, of 16 KiB at most and about 1 KiB each."`
 	Retention    time.Duration `name:"audit.retention" default:"9600h" help:"How long records of changes are kept; 0 is for ever."`
 	WhenFull     string        `name:"audit.when-full" default:"drop-oldest" enum:"drop-oldest,refuse" help:"What happens when there are audit.max-records: drop-oldest deletes old records, refuse refuses changes until audit.max-records or audit.retention is changed."`
-	SignInterval time.Duration `name:"audit.sign-interval" default:"10s" help:"How often the end of the log is signed; what came later can be cut off unseen."`
+	SignInterval time.Duration `name:"audit.sign-interval" default:"10s" help:"How often the end of the log is signed, at most 30m; what came later can be cut off unseen."`
 	Reads        bool          `name:"audit.reads" help:"Record operations that only read, too."`
 }
 
@@ -79,6 +79,9 @@ func New(ctx context.Context, cfg Config, d Deps) (*Log, error) {
 	}
 	if cfg.SignInterval <= 0 {
 		cfg.SignInterval = 10 * time.Second
+	}
+	if cfg.SignInterval > chain.MaxUnsigned/2 {
+		return nil, fmt.Errorf("audit: audit.sign-interval is %s, at most %s is possible", cfg.SignInterval, chain.MaxUnsigned/2)
 	}
 	l := &Log{cfg: cfg, db: d.DB, node: d.NodeID, key: d.Key, log: d.Log, now: d.Now}
 	err := l.db.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {

@@ -301,8 +301,10 @@ func TestRecordsAreListed(t *testing.T) {
 		if err := other.change("b", set("b")); err != nil {
 			t.Fatal(err)
 		}
+		// A node whose records somebody deleted is one, too: its heads tell.
+		w.sql(`INSERT INTO audit_head (node, seq, trimmed, time, hash, key, signature) VALUES ('k', 9, FALSE, 1, $1, $1, $1), ('m', 9, FALSE, 1, $1, $1, $1)`, []byte{1})
 		nodes, err := w.ListAuditNodes(t.Context(), &flotilla.ListAuditNodesRequest{})
-		if err != nil || fmt.Sprint(nodes.NodeIds) != "[m n]" || *nodes.NodeId != "n" {
+		if err != nil || fmt.Sprint(nodes.NodeIds) != "[k m n]" || *nodes.NodeId != "n" {
 			t.Errorf("%v, %v", nodes, err)
 		}
 		count := func(in flotilla.ListAuditRecordsRequest) int {

@@ -115,17 +115,21 @@ func selectRecords(tx store.Tx, node string, after, before int64, descending boo
 	return list, rows.Err()
 }
 
-// selectNodes lists the nodes that have a chain, by skipping through the key.
+// selectNodes lists the nodes that have a chain, or signed heads of one, by skipping through the keys.
 func selectNodes(tx store.Tx) ([]string, error) {
 	var list []string
 	for last := ""; ; {
-		err := tx.QueryRow(`SELECT node FROM audit_record WHERE node > $1 ORDER BY node LIMIT 1`, last).Scan(&last)
-		if errors.Is(err, store.ErrNotFound) {
-			return list, nil
-		}
+		var next *string
+		err := tx.QueryRow(`SELECT MIN(node) FROM (
+			SELECT MIN(node) AS node FROM audit_record WHERE node > $1 UNION ALL SELECT MIN(node) FROM audit_head WHERE node > $1
+		) AS nodes`, last).Scan(&next)
 		if err != nil {
 			return nil, err
 		}
+		if next == nil {
+			return list, nil
+		}
+		last = *next
 		list = append(list, last)
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"flotilla/internal/api"
 	"flotilla/internal/audit"
@@ -81,14 +84,32 @@ func (s *Server) keepCredentials(ctx context.Context, keys *iam.Keys, file strin
 	return nil
 }
 
+func auditKey(secret string) ed25519.PrivateKey {
+	seed := sha256.Sum256([]byte("flotilla audit key\n" + secret))
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+// ReadAuditKey gives the name of the node with a data directory, and the public key that its log of changes is signed
+// with.
+func ReadAuditKey(data string) (node string, public ed25519.PublicKey, err error) {
+	name, err := os.ReadFile(filepath.Join(data, "node-id"))
+	if err != nil {
+		return "", nil, err
+	}
+	secret, err := os.ReadFile(filepath.Join(data, "audit-key"))
+	if err != nil {
+		return "", nil, err
+	}
+	return strings.TrimSpace(string(name)), auditKey(strings.TrimSpace(string(secret))).Public().(ed25519.PublicKey), nil
+}
+
 // openAudit opens the log of changes. The key that signs its heads is made from a secret of the data directory.
 func (s *Server) openAudit(ctx context.Context, dir *dataDir, db *store.DB, nodeID string) (*audit.Log, error) {
 	secret, err := dir.secret("audit-key")
 	if err != nil {
 		return nil, err
 	}
-	seed := sha256.Sum256([]byte("flotilla audit key\n" + secret))
-	l, err := audit.New(ctx, s.cfg.Audit, audit.Deps{DB: db, NodeID: nodeID, Key: ed25519.NewKeyFromSeed(seed[:]), Log: s.log})
+	l, err := audit.New(ctx, s.cfg.Audit, audit.Deps{DB: db, NodeID: nodeID, Key: auditKey(secret), Log: s.log})
 	if err != nil {
 		return nil, err
 	}

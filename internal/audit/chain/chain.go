@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
 // HashBytes is the length of a hash.
@@ -105,6 +106,10 @@ type Anchor struct {
 	Hash []byte
 }
 
+// MaxUnsigned is the longest time between a record and one after it, when no head between them was signed. Nodes sign
+// more often than that.
+const MaxUnsigned = time.Hour
+
 // maxProblems bounds a report.
 const maxProblems = 100
 
@@ -132,6 +137,8 @@ type Verifier struct {
 	hash    []byte
 	keys    map[string]bool
 	many    int
+	// Times of the first record that no head vouches for, and of the last record.
+	unsigned, last int64
 }
 
 // NewVerifier makes a verifier of a node's chain. key is the public key of the node, when it is known for certain;
@@ -198,9 +205,13 @@ func (v *Verifier) Add(r *Record) {
 	case !bytes.Equal(r.Hash, Hash(v.hash, r.Node, r.Seq, r.Time, r.Body)):
 		v.problem("record %d: it was altered, or the one before it was", r.Seq)
 	}
+	if v.unsigned == 0 {
+		v.unsigned = r.Time
+	}
+	v.last = r.Time
 	if h := v.heads[r.Seq]; h != nil {
 		delete(v.heads, r.Seq)
-		v.report.SignedTo = r.Seq
+		v.report.SignedTo, v.unsigned = r.Seq, 0
 		if !bytes.Equal(h.Hash, r.Hash) {
 			v.problem("record %d: the signed head has another hash: something up to it was altered", r.Seq)
 		}
@@ -242,6 +253,9 @@ func (v *Verifier) Report() *Report {
 		} else if seq >= v.report.First {
 			v.problem("record %d of an anchor is missing", seq)
 		}
+	}
+	if v.unsigned != 0 && v.last-v.unsigned > MaxUnsigned.Milliseconds() {
+		v.problem("the records after %d are not signed, though they are of more than %s: signed heads are missing", v.report.SignedTo, MaxUnsigned)
 	}
 	if v.many > 0 {
 		v.report.Problems = append(v.report.Problems, fmt.Sprintf("and %d more", v.many))

@@ -153,6 +153,34 @@ func TestTampered(t *testing.T) {
 	}
 }
 
+// Who has no key can take all heads away, and write another log: it is not signed.
+func TestHeadsRemoved(t *testing.T) {
+	public := key.Public().(ed25519.PublicKey)
+	for name, c := range map[string]struct {
+		minutes int64 // between records
+		keep    int   // heads
+		want    string
+	}{
+		"all": {10, 0, "the records after 0 are not signed"}, "the later ones": {40, 1, "the records after 3 are not signed"},
+		"none": {40, 3, ""}, "of a young log": {1, 0, ""},
+	} {
+		l := write(10)
+		for _, r := range l.records {
+			r.Time = c.minutes * 60_000 * r.Seq
+		}
+		l.again(0)
+		for i, h := range l.heads {
+			h.Hash = l.records[3*i+2].Hash
+			h.Sign(key)
+		}
+		l.heads = l.heads[:c.keep]
+		got := strings.Join(l.verify(public).Problems, "\n")
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: found %q, want %q", name, got, c.want)
+		}
+	}
+}
+
 func (l *log) number() {
 	for i, r := range l.records {
 		c := *r
