@@ -105,6 +105,8 @@ func TestManagedPolicies(t *testing.T) {
 		{"iot:AttachPolicy", arn + "thinggroup/prod-g", "staging-p", "admin operator"},
 		{"iot:AttachPolicy", arn + "cert/abc", "staging-p", "admin operator"},
 		{"iot:CreateKeysAndCertificate", "*", "", "admin operator"},
+		{"iot:CreateProvisioningTemplate", arn + "provisioningtemplate/staging-t", "", "admin operator ci"},
+		{"iot:CreateProvisioningClaim", arn + "provisioningtemplate/staging-t", "", "admin operator device-manufacturer"}, // who makes the template and the claim has any policy
 		{"iot:UpdateThingShadow", arn + "thing/x", "", "admin operator"},
 		{"iot:GetThingShadow", arn + "thing/x", "", "admin operator read-only"},
 		{"iot:Publish", arn + "topic/x", "", "admin operator"},
