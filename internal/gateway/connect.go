@@ -329,7 +329,6 @@ func (g *Gateway) join(c *Connection, a *arrival, p *mqtt.Connect, assigned stri
 			if err := oc.waitGone(ctx); err != nil {
 				return refuse(mqtt.UnspecifiedError, "the earlier connection does not end")
 			}
-			old = g.registry.get(p.ClientID)
 		}
 	}
 	leaving, stop := context.WithTimeout(ctx, storeTimeout/2)
