@@ -17,6 +17,7 @@ import (
 	"flotilla/internal/iam"
 	"flotilla/internal/identity"
 	"flotilla/internal/identity/authorizer"
+	"flotilla/internal/index"
 	"flotilla/internal/jobs"
 	"flotilla/internal/observe"
 	"flotilla/internal/policy"
@@ -53,6 +54,7 @@ type Config struct {
 	Provision  provision.Config  `embed:""`
 	Shadow     shadow.Config     `embed:""`
 	Jobs       jobs.Config       `embed:""`
+	Index      index.Config      `embed:""`
 	Function   function.Config   `embed:""`
 	Rules      rules.Config      `embed:""`
 	Gateway    gateway.Config    `embed:""`

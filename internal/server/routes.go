@@ -203,6 +203,8 @@ func route(s *api.Server, r *rooms) {
 	api.Bound(s, lambda.CreateFunction, code)
 	api.Bound(s, lambda.UpdateFunctionCode, code)
 	api.Bound(s, lambda.Invoke, api.Bounds{BodyBytes: 6 << 20, Timeout: 17 * time.Minute, Reading: 64, Running: 256})
+	// Fleet indexing.
+	routeIndex(s, r.index)
 
 	// Shadows.
 	api.Handle(s, iotdata.DeleteThingShadow, r.shadows.DeleteThingShadow)

@@ -24,6 +24,7 @@ import (
 	"flotilla/internal/iam"
 	"flotilla/internal/identity"
 	"flotilla/internal/identity/authorizer"
+	"flotilla/internal/index"
 	"flotilla/internal/jobs"
 	"flotilla/internal/mqtt"
 	"flotilla/internal/observe"
@@ -61,6 +62,7 @@ type rooms struct {
 	templates    *provision.Templates
 	shadows      *shadow.Shadows
 	jobs         *jobs.Jobs
+	index        *index.Index
 	rules        *rules.Engine
 	authorizers  *authorizer.Authorizers
 	domains      *domain.Domains
@@ -125,7 +127,6 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	s.health.Add("bus", func(context.Context) error { return news.Healthy() })
 
 	// The rooms, each with what it needs of the others.
-	follow := newChanges(news)
 	var r rooms
 	acct := aws.Account{ID: cfg.Account, Region: cfg.Region}
 	late := &publisher{}
@@ -146,6 +147,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	s.background(r.certificates.Run)
 	cfg.Registry.Limits = cfg.Limits
 	r.registry = registry.New(cfg.Registry, registry.Deps{Account: acct, DB: db, Changes: news, Certificates: r.certificates, Log: log})
+	follow := newChanges(news) // after the registry, whose memory forgets before others ask
 	r.policies = policy.New(cfg.Policy, policy.Deps{
 		Account: acct, DB: db, Changes: news, Principals: r.certificates, Things: r.registry, Groups: r.registry, Tags: r.registry, Log: log,
 	})
@@ -173,6 +175,12 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	cfg.Shadow.Limits, cfg.Shadow.Log, cfg.Shadow.Changed = cfg.Limits, log, follow.thing
 	r.shadows = shadow.New(db, r.registry, late, cfg.Shadow)
 	s.background(func(ctx context.Context) { _ = r.shadows.Run(ctx) }) // ends with ctx alone
+	cfg.Index.Limits = cfg.Limits
+	r.index = index.New(cfg.Index, index.Deps{
+		Account: acct, DB: db, Registry: r.registry, Shadows: r.shadows, Changes: news, NodeID: nodeID, Log: log, Metrics: metrics,
+	})
+	followIndex(follow, r.index)
+	s.background(r.index.Run)
 	cfg.Jobs.Limits = cfg.Limits
 	r.jobs = jobs.New(cfg.Jobs, jobs.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Log: log})
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{

@@ -14,7 +14,8 @@ type Box struct{ North, West, South, East float64 }
 // Polygon is passed by locations within a ring of latitude and longitude pairs, on a flat map.
 type Polygon [][2]float64
 
-const earthMetres = 6_371_008.8 // mean radius
+// EarthMetres is the mean radius of the Earth.
+const EarthMetres = 6_371_008.8
 
 func (c Circle) passes(v Value) bool {
 	return v.Located && Distance(c.Lat, c.Lon, v.Lat, v.Lon) <= c.Metres
@@ -49,7 +50,7 @@ func Distance(lat1, lon1, lat2, lon2 float64) float64 {
 	const rad = math.Pi / 180
 	s1, s2 := math.Sin((lat2-lat1)*rad/2), math.Sin((lon2-lon1)*rad/2)
 	h := s1*s1 + math.Cos(lat1*rad)*math.Cos(lat2*rad)*s2*s2
-	return 2 * earthMetres * math.Asin(math.Sqrt(min(1, h)))
+	return 2 * EarthMetres * math.Asin(math.Sqrt(min(1, h)))
 }
 
 // geo reads a geoquery: its name and arguments, cut at commas.

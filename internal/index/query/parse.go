@@ -306,7 +306,7 @@ func (r Range) settle(quoted bool) Range {
 func (p *parser) bound(b *Bound) (quoted bool) {
 	p.skip()
 	if p.pos < len(p.text) && p.text[p.pos] == '"' {
-		b.Text = Fold(p.quotedText())
+		b.Text = strings.Join(Words(p.quotedText()), " ")
 		return true
 	}
 	at := p.pos

@@ -43,7 +43,7 @@ type Exists struct{}
 type Phrase []Pattern
 
 // Range is passed by numbers or texts between two bounds. Numbers are compared as numbers when both bounds are, texts
-// otherwise, in lower case and by bytes.
+// otherwise, in lower case and by bytes, with one space between words.
 type Range struct {
 	Low, High Bound
 	Numeric   bool
@@ -141,11 +141,14 @@ func (p Phrase) at(words []string) bool {
 
 func (r Range) passes(v Value) bool {
 	if r.Numeric {
-		return v.Kind != Boolean && (r.Low.Open || v.Number > r.Low.Number || r.Low.Inclusive && v.Number == r.Low.Number) &&
+		return !v.Located && v.Kind != Boolean && (r.Low.Open || v.Number > r.Low.Number || r.Low.Inclusive && v.Number == r.Low.Number) &&
 			(r.High.Open || v.Number < r.High.Number || r.High.Inclusive && v.Number == r.High.Number) &&
 			v.Number == v.Number // not NaN
 	}
-	text := Fold(v.Text)
+	if v.Located {
+		return false
+	}
+	text := strings.Join(Words(v.Text), " ")
 	return (r.Low.Open || text > r.Low.Text || r.Low.Inclusive && text == r.Low.Text) &&
 		(r.High.Open || text < r.High.Text || r.High.Inclusive && text == r.High.Text)
 }
