@@ -1,7 +1,7 @@
 // Command registry compares a store of very many things and certificates with one of few: look-ups and pages that no
 // cache answers, attachments, what a CONNECT reads, and, against a server of its own, start-up and real connects.
 //
-//	go run ./bench/registry [-sizes 1000,1000000] [-reps 7] [-runs 1000] [-dir DIR] [-store URL]
+//	go run ./bench/registry [-sizes 1000,1000000] [-reps 7] [-runs 1000] [-only REGEXP] [-dir DIR] [-store URL]
 //
 // It fills a store of each size by SQL, in the order of the keys, and measures the sizes in turns: a million take ten
 // minutes of a busy machine. A JSON line an
@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,16 +43,21 @@ func main() {
 	sizes := flag.String("sizes", "1000,1000000", "numbers of things to compare")
 	reps := flag.Int("reps", 7, "repetitions of each measurement")
 	runs := flag.Int("runs", 1000, "operations a repetition")
+	only := flag.String("only", "", "measure only operations of which the name matches this regular expression, and no server")
 	dir := flag.String("dir", "", "directory of filled stores, to keep them; only for SQLite")
 	url := flag.String("store", "sqlite", "sqlite, or the URL of a PostgreSQL server")
 	flag.Parse()
-	if err := run(context.Background(), *sizes, *dir, *url, *reps, *runs); err != nil {
+	if err := run(context.Background(), *sizes, *only, *dir, *url, *reps, *runs); err != nil {
 		fmt.Fprintln(os.Stderr, "registry:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, sizes, dir, url string, reps, runs int) (err error) {
+func run(ctx context.Context, sizes, only, dir, url string, reps, runs int) (err error) {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
 	if dir == "" {
 		temp, err := os.MkdirTemp("", "flotilla-bench-")
 		if err != nil {
@@ -101,7 +107,7 @@ func run(ctx context.Context, sizes, dir, url string, reps, runs int) (err error
 		r.Ratio = r.Each[len(r.Each)-1] / r.Each[0]
 		_ = out.Encode(r)
 	}
-	if err := operations(ctx, fleets, reps, runs, print); err != nil {
+	if err := operations(ctx, fleets, wanted, reps, runs, print); err != nil || only != "" {
 		return err
 	}
 	return servers(ctx, fleets, reps, print)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -151,7 +152,7 @@ func now() clock {
 }
 
 // operations measures the rooms of all fleets, in turns.
-func operations(ctx context.Context, fleets []*fleet, reps, runs int, print func(string, string, [][]float64)) error {
+func operations(ctx context.Context, fleets []*fleet, wanted *regexp.Regexp, reps, runs int, print func(string, string, [][]float64)) error {
 	var all []*rooms
 	for _, f := range fleets {
 		r, err := openRooms(ctx, f)
@@ -162,6 +163,9 @@ func operations(ctx context.Context, fleets []*fleet, reps, runs int, print func
 		all = append(all, r)
 	}
 	measure := func(what string, run func(r *rooms) error) error {
+		if !wanted.MatchString(what) {
+			return nil
+		}
 		wall, cpu := make([][]float64, len(all)), make([][]float64, len(all))
 		for rep := range reps + 1 {
 			for i, r := range all {
