@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -54,6 +55,11 @@ func newAuthority(t testing.TB, w *world, name string, change ...func(*x509.Cert
 // sign is a certificate with a subject and a key of its own.
 func (a *authority) sign(t testing.TB, w *world, subject pkix.Name, change ...func(*x509.Certificate)) *x509.Certificate {
 	t.Helper()
+	return a.signKey(t, w, subject, ecKey(t, elliptic.P256()).Public(), change...)
+}
+
+func (a *authority) signKey(t testing.TB, w *world, subject pkix.Name, key crypto.PublicKey, change ...func(*x509.Certificate)) *x509.Certificate {
+	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: new(big.Int).SetBytes([]byte(rand.Text())), Subject: subject,
 		NotBefore: w.clock.Now().Add(-time.Hour), NotAfter: w.clock.Now().Add(time.Hour),
@@ -61,7 +67,7 @@ func (a *authority) sign(t testing.TB, w *world, subject pkix.Name, change ...fu
 	for _, c := range change {
 		c(template)
 	}
-	der := must[[]byte](t)(x509.CreateCertificate(rand.Reader, template, a.cert, ecKey(t, elliptic.P256()).Public(), a.key))
+	der := must[[]byte](t)(x509.CreateCertificate(rand.Reader, template, a.cert, key, a.key))
 	return must[*x509.Certificate](t)(x509.ParseCertificate(der))
 }
 
@@ -364,7 +370,7 @@ func TestFirstConnect(t *testing.T) {
 			t.Error("a revoked certificate was announced")
 		}
 		// One that waits for its ownership token is nobody's to register.
-		pending := must[*iot.CreateKeysAndCertificateResponse](t)(w.CreatePending(t.Context(), "", w.clock.Now().Add(time.Hour), ""))
+		pending := must[*iot.CreateKeysAndCertificateResponse](t)(w.CreatePending(t.Context(), "", w.clock.Now().Add(time.Hour), "", ""))
 		wantRefused(t, connect(parse(t, *pending.CertificatePem)), identity.ReasonNotActive)
 
 		must[*iot.UpdateCACertificateResponse](t)(w.UpdateCACertificate(t.Context(), &iot.UpdateCACertificateRequest{CertificateId: caID, RegistrationConfig: &iot.RegistrationConfig{TemplateBody: new("{}")}}))

@@ -52,6 +52,7 @@ type Config struct {
 	Signer       string `name:"identity.signer" help:"Who keeps the key of the issuing authority, unless the store does: exec:PROGRAM ARGS... or https://..."`
 
 	CertificateValidity time.Duration `name:"identity.certificate-validity" help:"How long certificates of devices are valid that are issued here; 0 is until the end of 2049, as AWS."`
+	ProviderTimeout     time.Duration `name:"identity.provider-timeout" default:"5s" help:"How long the function of a certificate provider may take."`
 	CRLURL              string        `name:"identity.crl-url" help:"Where others find the revocation list; written into certificates of devices when set."`
 }
 
@@ -78,6 +79,7 @@ type Certificates struct {
 	things    Things
 	templates Templates // nil: no just-in-time provisioning
 	publisher Publisher
+	functions Functions // nil: no certificate providers
 	tags      Tags
 	recent    attempts
 	rotating  atomic.Bool // a certificate is to be replaced
@@ -94,6 +96,9 @@ func New(cfg Config, d Deps) *Certificates {
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ProviderTimeout <= 0 {
+		cfg.ProviderTimeout = defaultProviderTimeout
 	}
 	c := &Certificates{cfg: cfg, account: d.Account, db: d.DB, bus: d.Changes, authority: d.Authority, log: d.Log, now: d.Now, connected: make(chan string, newcomers)}
 	d.Changes.OnChange(kindRotation, func(string) { c.rotating.Store(true) })
@@ -176,6 +181,17 @@ func (c *Certificates) CreateCertificateFromCsr(ctx context.Context, in *iot.Cre
 		return nil, err
 	}
 	return &iot.CreateCertificateFromCsrResponse{CertificateArn: new(c.arn(i.id)), CertificateId: &i.id, CertificatePem: &i.pem}, nil
+}
+
+// SignRequest signs a CSR (PEM) as CreateCertificateFromCsr does, and registers nothing: RegisterCertificate takes what it
+// returns (PEM). It does not write to the store, and takes as long as the signer does.
+// Errors: iot.InvalidRequestException for the CSR.
+func (c *Certificates) SignRequest(_ context.Context, csr string) (certificatePEM string, err error) {
+	i, err := c.issueFromCSR(csr, c.deviceNotAfter())
+	if err != nil {
+		return "", err
+	}
+	return i.pem, nil
 }
 
 // noCertificate turns a row that is not there into AWS's exception.

@@ -455,8 +455,8 @@ func TestPending(t *testing.T) {
 		ctx := t.Context()
 		w := newWorld(t, db, identity.Config{})
 		until := w.clock.Now().Add(time.Hour)
-		unused := must[*iot.CreateKeysAndCertificateResponse](t)(w.CreatePending(ctx, "", until, ""))
-		used := must[*iot.CreateKeysAndCertificateResponse](t)(w.CreatePending(ctx, csr(t, ecKey(t, elliptic.P256()), pkix.Name{CommonName: "d"}), until, ""))
+		unused := must[*iot.CreateKeysAndCertificateResponse](t)(w.CreatePending(ctx, "", until, "", ""))
+		used := must[*iot.CreateKeysAndCertificateResponse](t)(w.CreatePending(ctx, csr(t, ecKey(t, elliptic.P256()), pkix.Name{CommonName: "d"}), until, "", ""))
 		if unused.KeyPair == nil || used.KeyPair != nil {
 			t.Error("keys where none should be, or none where they should")
 		}

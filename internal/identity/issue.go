@@ -76,10 +76,18 @@ func (c *Certificates) issueWithKeys(notAfter time.Time) (*issued, error) {
 	return out, nil
 }
 
-// issueFromCSR signs a certificate signing request (PEM, PKCS #10) after checking its signature and key. The
-// certificate takes the subject of the request and nothing else.
+// issueFromCSR signs a certificate signing request. The certificate takes the subject of the request and nothing else.
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html
 func (c *Certificates) issueFromCSR(text string, notAfter time.Time) (*issued, error) {
+	csr, err := checkCSR(text)
+	if err != nil {
+		return nil, err
+	}
+	return c.issue(csr.PublicKey, csr.RawSubject, notAfter)
+}
+
+// checkCSR reads a certificate signing request (PEM, PKCS #10) and checks its signature and key.
+func checkCSR(text string) (*x509.CertificateRequest, error) {
 	refuse := func(why string) error { return &iot.InvalidRequestException{Message: "Invalid CSR: " + why} }
 	block, rest := pem.Decode([]byte(text))
 	if block == nil || block.Type != "CERTIFICATE REQUEST" && block.Type != "NEW CERTIFICATE REQUEST" || strings.TrimSpace(string(rest)) != "" {
@@ -95,7 +103,7 @@ func (c *Certificates) issueFromCSR(text string, notAfter time.Time) (*issued, e
 	if err := strongKey(csr.PublicKey); err != nil {
 		return nil, refuse(err.Error())
 	}
-	return c.issue(csr.PublicKey, csr.RawSubject, notAfter)
+	return csr, nil
 }
 
 // emptyName is the DER encoding of a name without attributes.

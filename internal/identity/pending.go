@@ -2,6 +2,8 @@ package identity
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"flotilla/internal/aws/iot"
@@ -37,17 +39,18 @@ func (c *Certificates) CreateClaim(ctx context.Context, templateName string) (*i
 }
 
 // CreatePending makes a certificate for fleet provisioning: PENDING_ACTIVATION, and deleted after until unless
-// UpdateCertificate has changed its status before. With a CSR (PEM) the key stays where it is and KeyPair is nil.
-// requestedBy is the id of the certificate that its holder has now, or a claim's.
-// Errors: iot.InvalidRequestException for the CSR.
+// UpdateCertificate has changed its status before. With a CSR (PEM) the key stays where it is and KeyPair is nil, and the
+// certificate provider signs, if there is one. requestedBy is the id of the certificate that its holder has now, or a
+// claim's.
+// Errors: iot.InvalidRequestException for the CSR, iot.ServiceUnavailableException for the provider.
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
-func (c *Certificates) CreatePending(ctx context.Context, csr string, until time.Time, requestedBy string) (*iot.CreateKeysAndCertificateResponse, error) {
+func (c *Certificates) CreatePending(ctx context.Context, csr string, until time.Time, requestedBy, clientID string) (*iot.CreateKeysAndCertificateResponse, error) {
 	var i *issued
 	var err error
 	if csr == "" {
 		i, err = c.issueWithKeys(c.deviceNotAfter())
 	} else {
-		i, err = c.issueFromCSR(csr, c.deviceNotAfter())
+		i, err = c.issuePending(ctx, csr, requestedBy, clientID)
 	}
 	if err != nil {
 		return nil, err
@@ -55,9 +58,25 @@ func (c *Certificates) CreatePending(ctx context.Context, csr string, until time
 	r := newRecord(i, iot.CertificateStatusPendingActivation)
 	r.pendingUntil, r.requestedBy = until.UnixMilli(), requestedBy
 	if err := c.add(ctx, r); err != nil {
+		if errors.Is(err, store.ErrConflict) { // only a provider gives the same certificate twice
+			err = fmt.Errorf("the certificate %s of the certificate provider is registered already: %w", r.id,
+				&iot.ServiceUnavailableException{Message: "The certificate provider did not issue a certificate."})
+		}
 		return nil, err
 	}
 	return c.created(i), nil
+}
+
+// issuePending signs a CSR, or has the certificate provider sign it.
+func (c *Certificates) issuePending(ctx context.Context, csr, requestedBy, clientID string) (*issued, error) {
+	p, err := c.anyProvider(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case p != nil:
+		return c.issueByProvider(ctx, p, csr, requestedBy, clientID)
+	}
+	return c.issueFromCSR(csr, c.deviceNotAfter())
 }
 
 // DeleteExpired deletes claim certificates and pending certificates whose time is over, and says how many.

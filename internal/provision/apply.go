@@ -22,7 +22,26 @@ type outcome struct {
 	certificateID string
 }
 
-// apply carries out a plan. It is called inside a Write, which the other rooms join: an error undoes all of it.
+// sign has the plan's CSR signed, so that its certificate only has to be registered. It is called before the Write that
+// carries the plan out: whoever keeps the key may be slow, and other writes do not wait for it. A certificate that was
+// signed and then not registered lets nobody in.
+func (t *Templates) sign(ctx context.Context, plan *template.Plan, a *attempt) error {
+	c := plan.Certificate
+	if c == nil || c.SigningRequest == "" {
+		return nil
+	}
+	a.begin("sign", "")
+	text, err := t.Issuer.SignRequest(ctx, c.SigningRequest)
+	if err != nil {
+		return err
+	}
+	c.SigningRequest, c.PEM = "", text
+	a.done("the CSR is signed")
+	return nil
+}
+
+// apply carries out a plan, whose CSR is signed. It is called inside a Write, which the other rooms join: an error undoes
+// all of it.
 //
 // The order is AWS's: thing, certificate, policies, attachments, and the certificate's status last.
 func (t *Templates) apply(ctx context.Context, plan *template.Plan, a *attempt) (*outcome, error) {
@@ -230,14 +249,6 @@ func (t *Templates) applyPolicy(ctx context.Context, p template.Policy) (arn, ma
 
 // applyCertificate makes sure that the certificate exists; finish, when not nil, sets its status.
 func (t *Templates) applyCertificate(ctx context.Context, c *template.Certificate) (arn, text string, finish func() error, err error) {
-	if c.SigningRequest != "" {
-		active := c.Status == iot.CertificateStatusActive
-		made, err := t.Issuer.CreateCertificateFromCsr(ctx, &iot.CreateCertificateFromCsrRequest{CertificateSigningRequest: c.SigningRequest, SetAsActive: &active})
-		if err != nil {
-			return "", "", nil, err
-		}
-		return value(made.CertificateArn), value(made.CertificatePem), nil, nil
-	}
 	id := c.ID
 	if c.PEM != "" {
 		if id, err = certificateID(c.PEM); err != nil {

@@ -349,6 +349,9 @@ func (t *Templates) tryLine(ctx context.Context, k *task, tpl *template.Template
 		return nil, err
 	}
 	a.done("all values computed")
+	if err := t.sign(ctx, plan, a); err != nil {
+		return nil, err
+	}
 	mark := a.mark()
 	err = t.DB.Write(ctx, func(ctx context.Context, tx store.Tx) error {
 		a.back(mark)

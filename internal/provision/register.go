@@ -63,6 +63,9 @@ func (t *Templates) carryOut(ctx context.Context, body string, flow template.Flo
 		return nil, err
 	}
 	a.done("resolved")
+	if err := t.sign(ctx, plan, a); err != nil {
+		return nil, err
+	}
 	mark := a.mark()
 	err = t.DB.Write(ctx, func(ctx context.Context, _ store.Tx) (err error) {
 		a.back(mark)
@@ -140,6 +143,9 @@ func (t *Templates) provision(ctx context.Context, name string, in *registerRequ
 		return nil, invalid(fmt.Sprintf("The device configuration is longer than %d bytes.", maxConfiguration))
 	}
 	a.done("all values computed")
+	if err := t.sign(ctx, plan, a); err != nil {
+		return nil, err
+	}
 	out, err := t.useUp(ctx, r, in.Token, from, plan, a)
 	if err != nil {
 		return nil, err

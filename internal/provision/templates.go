@@ -29,10 +29,11 @@ const hookTimeout = 5 * time.Second
 type Issuer interface {
 	// CreatePending makes a certificate that is PENDING_ACTIVATION, and deleted after until unless its status was
 	// changed before; with a CSR (PEM) the key stays with the device and KeyPair is nil.
-	CreatePending(ctx context.Context, csr string, until time.Time, requestedBy string) (*iot.CreateKeysAndCertificateResponse, error)
+	CreatePending(ctx context.Context, csr string, until time.Time, requestedBy, clientID string) (*iot.CreateKeysAndCertificateResponse, error)
 	// CreateClaim makes a short-lived certificate that can do nothing but provision by the template.
 	CreateClaim(ctx context.Context, templateName string) (*iot.CreateProvisioningClaimResponse, error)
-	CreateCertificateFromCsr(context.Context, *iot.CreateCertificateFromCsrRequest) (*iot.CreateCertificateFromCsrResponse, error)
+	// SignRequest signs a CSR (PEM) and registers nothing; it takes as long as who signs does, so it is not for a Write.
+	SignRequest(ctx context.Context, csr string) (certificatePEM string, err error)
 	RegisterCertificate(context.Context, *iot.RegisterCertificateRequest) (*iot.RegisterCertificateResponse, error)
 }
 

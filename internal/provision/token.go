@@ -44,7 +44,7 @@ func (t *Templates) issue(ctx context.Context, csr string, from mqtt.Source) (*i
 		return nil, "", &iot.ThrottlingException{Message: "Too many certificates wait for their provisioning."}
 	}
 	until := t.Now().Add(TokenLifetime)
-	cert, err := t.Issuer.CreatePending(ctx, csr, until, owner(from))
+	cert, err := t.Issuer.CreatePending(ctx, csr, until, owner(from), from.ClientID)
 	if err != nil {
 		return nil, "", err
 	}

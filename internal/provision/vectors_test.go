@@ -373,7 +373,7 @@ func (r *run) fleet(t *testing.T) {
 }
 
 func (r *run) jitp(t *testing.T) {
-	made := must[*iot.CreateKeysAndCertificateResponse](t)(r.w.certificates.CreatePending(t.Context(), "", r.w.clock.now().Add(time.Hour), ""))
+	made := must[*iot.CreateKeysAndCertificateResponse](t)(r.w.certificates.CreatePending(t.Context(), "", r.w.clock.now().Add(time.Hour), "", ""))
 	r.certificate = *made.CertificateId
 	subject := map[string]string{}
 	for k, v := range r.Certificate {

@@ -2,6 +2,7 @@ package provision_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -127,10 +128,16 @@ type world struct {
 
 func newWorld(t testing.TB, db *store.DB, hook provision.Hook, change ...func(*provision.Config)) *world {
 	t.Helper()
+	return newWorldSigned(t, db, hook, nil, change...)
+}
+
+// newWorldSigned is newWorld with the key of the issuing authority kept elsewhere.
+func newWorldSigned(t testing.TB, db *store.DB, hook provision.Hook, signer crypto.Signer, change ...func(*provision.Config)) *world {
+	t.Helper()
 	w := &world{db: db, clock: &clock{t: time.Now()}, out: &outbox{}}
 	b := &bus{}
 	var err error
-	if w.authority, err = identity.OpenAuthority(t.Context(), db, identity.AuthorityConfig{Dir: t.TempDir(), Now: w.clock.now}); err != nil {
+	if w.authority, err = identity.OpenAuthority(t.Context(), db, identity.AuthorityConfig{Dir: t.TempDir(), Signer: signer, Now: w.clock.now}); err != nil {
 		t.Fatal(err)
 	}
 	w.certificates = identity.New(identity.Config{}, identity.Deps{Account: account, DB: db, Changes: b, Authority: w.authority, Now: w.clock.now})

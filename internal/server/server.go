@@ -170,6 +170,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		BillingGroups: r.registry, Policies: r.policies, Publisher: late, Tags: r.registry, Hook: functions, Log: log,
 		Objects: objects, ReportURL: s.apiURL, NodeID: nodeID,
 	})
+	r.certificates.UseFunctions(functions)
 	r.certificates.UseJustInTime(r.templates, late, r.registry)
 	s.background(r.templates.Run)
 	cfg.Shadow.Limits, cfg.Shadow.Log, cfg.Shadow.Changed = cfg.Limits, log, follow.thing

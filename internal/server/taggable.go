@@ -20,6 +20,10 @@ func (r *rooms) taggable() map[string]registry.Exists {
 			_, err := r.certificates.DescribeCACertificate(ctx, &iot.DescribeCACertificateRequest{CertificateId: id})
 			return err
 		},
+		"certificateprovider": func(ctx context.Context, name string) error {
+			_, err := r.certificates.DescribeCertificateProvider(ctx, &iot.DescribeCertificateProviderRequest{CertificateProviderName: name})
+			return err
+		},
 		"domainconfiguration": func(ctx context.Context, name string) error { // NAME/SUFFIX
 			configuration, _, _ := strings.Cut(name, "/")
 			out, err := r.domains.DescribeDomainConfiguration(ctx, &iot.DescribeDomainConfigurationRequest{DomainConfigurationName: configuration})
