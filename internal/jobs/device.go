@@ -238,7 +238,7 @@ func (j *Jobs) update(ctx context.Context, in *iotjobsdata.UpdateJobExecutionReq
 		out.state = e.state()
 	}
 	if value(in.IncludeJobDocument) {
-		text, err := j.document(ctx, b, e.thing)
+		text, err := j.document(ctx, b)
 		if err != nil {
 			return change{}, err
 		}
@@ -278,7 +278,7 @@ func (j *Jobs) deviceExecution(ctx context.Context, b *job, e *execution, withDo
 		out.ApproximateSecondsBeforeTimedOut = new(max(0, (*due-j.nowMS())/1000))
 	}
 	if withDocument {
-		text, err := j.document(ctx, b, e.thing)
+		text, err := j.document(ctx, b)
 		if err != nil {
 			return nil, err
 		}

@@ -25,7 +25,7 @@ func (j *Jobs) CreateJob(ctx context.Context, in *iot.CreateJobRequest) (*iot.Cr
 	if err := j.check(ctx, b); err != nil {
 		return nil, err
 	}
-	schedule, err := rollout.ParseSchedule(in.SchedulingConfig, j.cfg.Now(), j.bounds)
+	schedule, err := rollout.ParseSchedule(b.def.SchedulingConfig, j.cfg.Now(), j.bounds)
 	if err != nil {
 		return nil, invalid("schedulingConfig: %v", err)
 	}
@@ -51,27 +51,32 @@ func (j *Jobs) CreateJob(ctx context.Context, in *iot.CreateJobRequest) (*iot.Cr
 		return nil, err
 	}
 	j.stir()
-	return &iot.CreateJobResponse{JobArn: new(j.arn(b.id)), JobId: &b.id, Description: in.Description}, nil
+	return &iot.CreateJobResponse{JobArn: new(j.arn(b.id)), JobId: &b.id, Description: b.def.Description}, nil
 }
 
 // check refuses a definition that can't be carried out, and settles the document's text.
 func (j *Jobs) check(ctx context.Context, b *job) error {
 	in := &b.def.CreateJobRequest
 	switch {
-	case in.JobTemplateArn != nil:
-		return invalid("jobTemplateArn: job templates are not implemented")
-	case b.selection == iot.TargetSelectionContinuous:
-		return invalid("targetSelection: CONTINUOUS is not implemented")
-	case in.DocumentSource != nil:
-		return invalid("documentSource: job documents from object stores are not implemented; give the document itself")
-	case in.PresignedUrlConfig != nil:
-		return invalid("presignedUrlConfig: presigned URLs are not implemented")
 	case len(in.DestinationPackageVersions) > 0:
 		return invalid("destinationPackageVersions: the software package catalog is not implemented")
-	case in.Document == nil || *in.Document == "":
-		return invalid("The job has no document")
+	case b.selection == iot.TargetSelectionContinuous:
+		return invalid("targetSelection: CONTINUOUS is not implemented")
+	case in.JobTemplateArn != nil:
+		if err := j.useTemplate(ctx, b); err != nil {
+			return err
+		}
+	case len(in.DocumentParameters) > 0:
+		return invalid("documentParameters are for jobs from managed templates")
+	default:
+		var err error
+		if b.def.Text, err = j.textOf(ctx, in.Document, in.DocumentSource); err != nil {
+			return err
+		}
 	}
-	b.def.Text = *in.Document
+	if err := j.checkDocument(b.def.Text, in.PresignedUrlConfig); err != nil {
+		return err
+	}
 	if err := checkConfigs(in.JobExecutionsRolloutConfig, in.AbortConfig, in.TimeoutConfig, in.JobExecutionsRetryConfig, j.cfg.Limits == "aws"); err != nil {
 		return err
 	}
@@ -130,9 +135,6 @@ func checkConfigs(r *iot.JobExecutionsRolloutConfig, a *iot.AbortConfig, t *iot.
 	return nil
 }
 
-// document is a job's document for a thing.
-func (j *Jobs) document(_ context.Context, b *job, _ string) (string, error) { return b.def.Text, nil }
-
 // DescribeJob gives a job with the counts of its executions. Errors: ResourceNotFoundException.
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_DescribeJob.html
@@ -190,17 +192,6 @@ func (j *Jobs) DescribeJob(ctx context.Context, in *iot.DescribeJobRequest) (*io
 		}
 	}
 	return &iot.DescribeJobResponse{DocumentSource: d.DocumentSource, Job: out}, nil
-}
-
-// GetJobDocument gives the document of a job. Errors: ResourceNotFoundException.
-//
-// AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_GetJobDocument.html
-func (j *Jobs) GetJobDocument(ctx context.Context, in *iot.GetJobDocumentRequest) (*iot.GetJobDocumentResponse, error) {
-	b, err := j.readJob(ctx, in.JobId)
-	if err != nil {
-		return nil, err
-	}
-	return &iot.GetJobDocumentResponse{Document: &b.def.Text}, nil
 }
 
 // ListJobs lists jobs by their id.
@@ -267,9 +258,6 @@ func (j *Jobs) ListJobs(ctx context.Context, in *iot.ListJobsRequest) (*iot.List
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateJob.html
 func (j *Jobs) UpdateJob(ctx context.Context, in *iot.UpdateJobRequest) (*iot.UpdateJobResponse, error) {
-	if in.PresignedUrlConfig != nil {
-		return nil, invalid("presignedUrlConfig: presigned URLs are not implemented")
-	}
 	if err := checkConfigs(in.JobExecutionsRolloutConfig, in.AbortConfig, in.TimeoutConfig, in.JobExecutionsRetryConfig, j.cfg.Limits == "aws"); err != nil {
 		return nil, err
 	}
@@ -284,6 +272,10 @@ func (j *Jobs) UpdateJob(ctx context.Context, in *iot.UpdateJobRequest) (*iot.Up
 		d := &b.def
 		replace(&d.Description, in.Description)
 		replace(&d.JobExecutionsRolloutConfig, in.JobExecutionsRolloutConfig)
+		replace(&d.PresignedUrlConfig, in.PresignedUrlConfig)
+		if err := j.checkDocument(d.Text, d.PresignedUrlConfig); err != nil {
+			return err
+		}
 		replace(&d.AbortConfig, in.AbortConfig)
 		replace(&d.TimeoutConfig, in.TimeoutConfig)
 		replace(&d.JobExecutionsRetryConfig, in.JobExecutionsRetryConfig)

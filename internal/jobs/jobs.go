@@ -65,6 +65,8 @@ type Deps struct {
 	Things    Things
 	Publisher Publisher
 	Tags      Tags
+	Objects   Objects   // nil: documents have no sources
+	Presigner Presigner // nil: documents have no presigned URLs
 	Log       *slog.Logger
 }
 

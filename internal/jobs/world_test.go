@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -33,11 +34,12 @@ type world struct {
 	now      time.Time
 	things   map[string]bool
 	groups   map[string][]string
+	objects  map[string]string
 	messages []*mqtt.Message
 }
 
 func newWorld(t testing.TB, db *store.DB, change ...func(*jobs.Config)) *world {
-	w := &world{t: t, db: db, now: time.Unix(1_800_000_000, 0), things: map[string]bool{}, groups: map[string][]string{}}
+	w := &world{t: t, db: db, now: time.Unix(1_800_000_000, 0), things: map[string]bool{}, groups: map[string][]string{}, objects: map[string]string{}}
 	w.open(change...)
 	t.Cleanup(func() { w.stop() })
 	return w
@@ -49,7 +51,7 @@ func (w *world) open(change ...func(*jobs.Config)) {
 	for _, c := range change {
 		c(&cfg)
 	}
-	w.Jobs = jobs.New(cfg, jobs.Deps{Account: account, DB: w.db, Things: w, Publisher: w, Tags: w})
+	w.Jobs = jobs.New(cfg, jobs.Deps{Account: account, DB: w.db, Things: w, Publisher: w, Tags: w, Objects: w, Presigner: w})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); w.Run(ctx) }()
@@ -102,6 +104,21 @@ func (w *world) TagResource(context.Context, *iot.TagResourceRequest) (*iot.TagR
 }
 
 func (w *world) DeleteTags(context.Context, string) error { return nil }
+
+// ReadRange has the objects that the world has, by bucket/key.
+func (w *world) ReadRange(_ context.Context, bucket, key string, _, length int64) ([]byte, int64, string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	text, ok := w.objects[bucket+"/"+key]
+	if !ok {
+		return nil, 0, "", fs.ErrNotExist
+	}
+	return []byte(text[:min(len(text), int(length))]), int64(len(text)), "1", nil
+}
+
+func (w *world) Presign(_ context.Context, bucket, key string, expires time.Duration, role string) (string, error) {
+	return fmt.Sprintf("https://signed/%s/%s?expires=%v&role=%s", bucket, key, expires, role), nil
+}
 
 func (w *world) Publish(_ context.Context, m *mqtt.Message) error {
 	w.mu.Lock()

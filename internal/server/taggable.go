@@ -32,7 +32,8 @@ func (r *rooms) taggable() map[string]registry.Exists {
 			}
 			return err
 		},
-		"job": func(ctx context.Context, id string) error { return r.jobs.Taggable(ctx, id) },
+		"job":         func(ctx context.Context, id string) error { return r.jobs.Taggable(ctx, id) },
+		"jobtemplate": func(ctx context.Context, id string) error { return r.jobs.TemplateTaggable(ctx, id) },
 		"policy": func(ctx context.Context, name string) error {
 			_, err := r.policies.GetPolicy(ctx, &iot.GetPolicyRequest{PolicyName: name})
 			return err
