@@ -60,8 +60,6 @@ func (j *Jobs) check(ctx context.Context, b *job) error {
 	switch {
 	case len(in.DestinationPackageVersions) > 0:
 		return invalid("destinationPackageVersions: the software package catalog is not implemented")
-	case b.selection == iot.TargetSelectionContinuous:
-		return invalid("targetSelection: CONTINUOUS is not implemented")
 	case in.JobTemplateArn != nil:
 		if err := j.useTemplate(ctx, b); err != nil {
 			return err
@@ -83,10 +81,13 @@ func (j *Jobs) check(ctx context.Context, b *job) error {
 	return j.checkTargets(ctx, in.Targets)
 }
 
+// maxTargets is how many targets a job has under --limits aws.
+const maxTargets = 100
+
 // checkTargets refuses what is neither a thing nor a thing group of this account.
 func (j *Jobs) checkTargets(ctx context.Context, arns []string) error {
-	if j.cfg.Limits == "aws" && len(arns) > 100 {
-		return &iot.LimitExceededException{Message: "A job has at most 100 targets."}
+	if j.cfg.Limits == "aws" && len(arns) > maxTargets {
+		return &iot.LimitExceededException{Message: fmt.Sprintf("A job has at most %d targets.", maxTargets)}
 	}
 	for _, t := range arns {
 		thing, isThing := strings.CutPrefix(t, j.thingARN(""))
@@ -313,7 +314,14 @@ func (j *Jobs) AssociateTargetsWithJob(ctx context.Context, in *iot.AssociateTar
 		}
 		b.modified = j.nowMS()
 		replace(&b.comment, in.Comment)
-		return errors.Join(saveJob(tx, b), addTargets(tx, b.id, in.Targets))
+		if err := errors.Join(saveJob(tx, b), addTargets(tx, b.id, in.Targets)); err != nil {
+			return err
+		}
+		all, err := targets(tx, b.id)
+		if err == nil && j.cfg.Limits == "aws" && len(all) > maxTargets {
+			return &iot.LimitExceededException{Message: fmt.Sprintf("A job has at most %d targets.", maxTargets)}
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err

@@ -35,6 +35,8 @@ type Config struct {
 	MaxExecutions int           `name:"jobs.max-pending-per-thing" default:"1000" help:"Most executions of a thing that have not ended; a rollout waits for such a thing."`
 	Poll          time.Duration `name:"jobs.poll" default:"1s" help:"How often the node that leads looks at rollouts, schedules and timers."`
 
+	Sweep time.Duration `name:"jobs.sweep" default:"5m" help:"How often memberships of all things with unfinished executions are looked at anew, for news that got lost."`
+
 	Limits string           `kong:"-" toml:"-"` // aws | default | unlimited
 	Now    func() time.Time `kong:"-" toml:"-"`
 }
@@ -48,6 +50,7 @@ type Publisher interface {
 type Things interface {
 	DescribeThing(ctx context.Context, in *iot.DescribeThingRequest) (*iot.DescribeThingResponse, error)
 	DescribeThingGroup(ctx context.Context, in *iot.DescribeThingGroupRequest) (*iot.DescribeThingGroupResponse, error)
+	ListThingGroupsForThing(ctx context.Context, in *iot.ListThingGroupsForThingRequest) (*iot.ListThingGroupsForThingResponse, error)
 	ListThingsInThingGroup(ctx context.Context, in *iot.ListThingsInThingGroupRequest) (*iot.ListThingsInThingGroupResponse, error)
 }
 
@@ -75,6 +78,7 @@ type Jobs struct {
 	cfg Config
 	Deps
 	bounds rollout.Bounds
+	marks  marks
 	wake   chan struct{} // a rollout has something to do at once
 }
 
@@ -91,6 +95,9 @@ func New(cfg Config, d Deps) *Jobs {
 	}
 	if cfg.Poll <= 0 {
 		cfg.Poll = time.Second
+	}
+	if cfg.Sweep <= 0 {
+		cfg.Sweep = 5 * time.Minute
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -27,9 +27,17 @@ func (j *Jobs) Run(ctx context.Context) {
 func (j *Jobs) lead(ctx context.Context) {
 	tick := time.NewTicker(j.cfg.Poll)
 	defer tick.Stop()
+	j.marks.lead(true)
+	defer j.marks.lead(false)
 	j.tellRecent(ctx)
+	var s sweep
 	for {
-		more, err := j.step(ctx)
+		follow, err := j.follow(ctx, &s)
+		more := false
+		if err == nil {
+			more, err = j.step(ctx)
+			more = more || follow
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -216,9 +224,12 @@ func (j *Jobs) expand(ctx context.Context, b *job) (more bool, err error) {
 			return err
 		}
 		for _, t := range things {
-			_, err := tx.Exec(`INSERT INTO job_waiting (job_id, thing) SELECT $1, $2 WHERE NOT EXISTS (SELECT 1 FROM job_execution WHERE job_id = $1 AND thing = $2)
-				ON CONFLICT (job_id, thing) DO NOTHING`, b.id, t)
-			if err != nil {
+			if missing, err := missing(tx, b.id, t); err != nil {
+				return err
+			} else if !missing {
+				continue
+			}
+			if _, err := tx.Exec(`INSERT INTO job_waiting (job_id, thing) VALUES ($1, $2)`, b.id, t); err != nil {
 				return err
 			}
 		}
@@ -245,13 +256,13 @@ func (j *Jobs) idle(ctx context.Context, b *job) (idle bool, err error) {
 		}
 		_, abort := rollout.Aborts(b.def.AbortConfig, c)
 		switch {
-		case abort, schedule.Ended(now), b.status == scheduled && schedule.Started(time.UnixMilli(b.created), now):
+		case abort, schedule.Ended(now) && schedule.EndBehavior != iot.JobEndBehaviorStopRollout, b.status == scheduled && schedule.Started(time.UnixMilli(b.created), now):
 		case b.status == scheduled:
 			idle = true
 		case len(next) > 0:
-			idle = !schedule.Open(now) || b.pace.Allowed(rollout.PerMinute(b.def.JobExecutionsRolloutConfig, c, j.cfg.MaxPerMinute), now) == 0
+			idle = !schedule.Open(now) && !schedule.Ended(now) || b.pace.Allowed(rollout.PerMinute(b.def.JobExecutionsRolloutConfig, c, j.cfg.MaxPerMinute), now) == 0
 		default:
-			idle = b.selection != iot.TargetSelectionSnapshot || c.Open() > 0
+			idle = !b.ends(schedule, now) || c.Open() > 0
 		}
 		return nil
 	})
@@ -296,7 +307,7 @@ func (j *Jobs) roll(tx store.Tx, b *job) (tell []told, more bool, err error) {
 			return tell, true, err
 		}
 	}
-	return nil, more, j.complete(tx, b, c)
+	return nil, more, j.complete(tx, b, c, schedule)
 }
 
 // start queues executions for things that wait.
@@ -324,6 +335,9 @@ func (j *Jobs) start(tx store.Tx, b *job, n int) ([]told, error) {
 		now := j.nowMS()
 		e := &execution{thing: thing, jobID: b.id, number: 1, status: queued, version: 1, queued: now, modified: now}
 		_, err = tx.Exec(`DELETE FROM job_waiting WHERE job_id = $1 AND thing = $2`, b.id, thing)
+		if b.selection == iot.TargetSelectionContinuous && err == nil {
+			e.number, err = afterRemoved(tx, b.id, thing)
+		}
 		if err := errors.Join(err, insertExecution(tx, e)); err != nil {
 			return nil, err
 		}
@@ -333,6 +347,20 @@ func (j *Jobs) start(tx store.Tx, b *job, n int) ([]told, error) {
 		err = count(tx, b.id, queued, int64(len(out)))
 	}
 	return out, err
+}
+
+// afterRemoved gives the number of the next execution of a thing, which follows one that was removed when the thing left
+// the target, if there is one.
+func afterRemoved(tx store.Tx, jobID, thing string) (int64, error) {
+	old, err := latest(tx, thing, jobID, nil)
+	if errors.Is(err, store.ErrNotFound) {
+		return 1, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	_, err = tx.Exec(`UPDATE job_execution SET latest = $4 WHERE thing = $1 AND job_id = $2 AND number = $3`, thing, jobID, old.number, false)
+	return old.number + 1, errors.Join(err, count(tx, jobID, old.status, -1))
 }
 
 func waiting(tx store.Tx, jobID string, n int) (things []string, err error) {
@@ -351,9 +379,14 @@ func waiting(tx store.Tx, jobID string, n int) (things []string, err error) {
 	return things, errors.Join(rows.Err(), rows.Close())
 }
 
-// complete ends a snapshot job that has nothing left to do.
-func (j *Jobs) complete(tx store.Tx, b *job, c rollout.Counts) error {
-	if b.selection != iot.TargetSelectionSnapshot || c.Open() > 0 {
+// ends tells whether a job ends once it has nothing left to do: a continuous one does when its schedule is over.
+func (b *job) ends(s *rollout.Schedule, now time.Time) bool {
+	return b.selection == iot.TargetSelectionSnapshot || s.Ended(now)
+}
+
+// complete ends a job that has nothing left to do.
+func (j *Jobs) complete(tx store.Tx, b *job, c rollout.Counts, s *rollout.Schedule) error {
+	if !b.ends(s, j.cfg.Now()) || c.Open() > 0 {
 		return nil
 	}
 	var left int64
@@ -378,7 +411,7 @@ func (j *Jobs) endSchedule(tx store.Tx, b *job, s *rollout.Schedule, c rollout.C
 	if b.status == scheduled {
 		b.status = inProgress
 	}
-	return nil, false, j.complete(tx, b, c)
+	return nil, false, j.complete(tx, b, c, s)
 }
 
 // endAll ends a batch of the executions of a job: those that are queued, and with force those in progress.

@@ -99,6 +99,50 @@ func (w *world) ListThingsInThingGroup(_ context.Context, in *iot.ListThingsInTh
 	return out, nil
 }
 
+func (w *world) ListThingGroupsForThing(_ context.Context, in *iot.ListThingGroupsForThingRequest) (*iot.ListThingGroupsForThingResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.things[in.ThingName] {
+		return nil, &iot.ResourceNotFoundException{Message: "no thing " + in.ThingName}
+	}
+	out := &iot.ListThingGroupsForThingResponse{}
+	for g, members := range w.groups {
+		if slices.Contains(members, in.ThingName) {
+			out.ThingGroups = append(out.ThingGroups, &iot.GroupNameAndArn{GroupName: &g})
+		}
+	}
+	return out, nil
+}
+
+// join has a thing come into a group, or leave it; told says whether the room hears of it.
+func (w *world) join(group, thing string, in, told bool) {
+	w.mu.Lock()
+	members := slices.DeleteFunc(slices.Clone(w.groups[group]), func(m string) bool { return m == thing })
+	if in {
+		members = append(members, thing)
+		w.things[thing] = true
+	}
+	slices.Sort(members)
+	w.groups[group] = members
+	w.mu.Unlock()
+	if told {
+		w.ThingChanged(thing)
+	}
+}
+
+// drop deletes a thing.
+func (w *world) drop(thing string, told bool) {
+	w.mu.Lock()
+	delete(w.things, thing)
+	for g, members := range w.groups {
+		w.groups[g] = slices.DeleteFunc(slices.Clone(members), func(m string) bool { return m == thing })
+	}
+	w.mu.Unlock()
+	if told {
+		w.ThingChanged(thing)
+	}
+}
+
 func (w *world) TagResource(context.Context, *iot.TagResourceRequest) (*iot.TagResourceResponse, error) {
 	return &iot.TagResourceResponse{}, nil
 }
