@@ -194,7 +194,7 @@ func (j *Jobs) update(ctx context.Context, in *iotjobsdata.UpdateJobExecutionReq
 	var e *execution
 	var b *job
 	var head string
-	err := j.retrying(ctx, func(_ context.Context, tx store.Tx) error {
+	err := j.retrying(ctx, func(ctx context.Context, tx store.Tx) error {
 		var err error
 		if e, err = latest(tx, in.ThingName, in.JobId, in.ExecutionNumber); errors.Is(err, store.ErrNotFound) {
 			return refuse(resourceNotFound, "There is no execution of job %s for thing %s", in.JobId, in.ThingName)
@@ -225,7 +225,7 @@ func (j *Jobs) update(ctx context.Context, in *iotjobsdata.UpdateJobExecutionReq
 		if err := e.stepTimer(in.StepTimeoutInMinutes, now); err != nil {
 			return err
 		}
-		if err := saveExecution(tx, e, was); err != nil {
+		if err := j.save(ctx, tx, e, was); err != nil {
 			return err
 		}
 		return j.ended(tx, b, e)

@@ -136,7 +136,7 @@ func (j *Jobs) CancelJobExecution(ctx context.Context, in *iot.CancelJobExecutio
 		return nil, invalid("%s", err.(*refusal).message)
 	}
 	var head string
-	err := j.retrying(ctx, func(_ context.Context, tx store.Tx) error {
+	err := j.retrying(ctx, func(ctx context.Context, tx store.Tx) error {
 		e, err := latest(tx, in.ThingName, in.JobId, nil)
 		if errors.Is(err, store.ErrNotFound) {
 			return noExecution(in.ThingName, in.JobId)
@@ -157,7 +157,7 @@ func (j *Jobs) CancelJobExecution(ctx context.Context, in *iot.CancelJobExecutio
 		if in.StatusDetails != nil {
 			e.details = in.StatusDetails
 		}
-		return saveExecution(tx, e, was)
+		return j.save(ctx, tx, e, was)
 	})
 	if err != nil {
 		return nil, err
@@ -174,7 +174,7 @@ func (j *Jobs) CancelJobExecution(ctx context.Context, in *iot.CancelJobExecutio
 func (j *Jobs) DeleteJobExecution(ctx context.Context, in *iot.DeleteJobExecutionRequest) (*iot.DeleteJobExecutionResponse, error) {
 	var head string
 	var e *execution
-	err := j.retrying(ctx, func(_ context.Context, tx store.Tx) error {
+	err := j.retrying(ctx, func(ctx context.Context, tx store.Tx) error {
 		var err error
 		if e, err = latest(tx, in.ThingName, in.JobId, &in.ExecutionNumber); errors.Is(err, store.ErrNotFound) {
 			return noExecution(in.ThingName, in.JobId)
@@ -187,6 +187,7 @@ func (j *Jobs) DeleteJobExecution(ctx context.Context, in *iot.DeleteJobExecutio
 		if head, err = headOf(tx, e.thing); err != nil {
 			return err
 		}
+		j.executionEvent(ctx, e, jobDeleted)
 		return deleteExecution(tx, e)
 	})
 	if err != nil {

@@ -336,7 +336,7 @@ func (j *Jobs) AssociateTargetsWithJob(ctx context.Context, in *iot.AssociateTar
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_CancelJob.html
 func (j *Jobs) CancelJob(ctx context.Context, in *iot.CancelJobRequest) (*iot.CancelJobResponse, error) {
 	var b *job
-	err := j.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
+	err := j.DB.Write(ctx, func(ctx context.Context, tx store.Tx) error {
 		var err error
 		if b, err = getJob(tx, in.JobId); err != nil {
 			return err
@@ -346,7 +346,7 @@ func (j *Jobs) CancelJob(ctx context.Context, in *iot.CancelJobRequest) (*iot.Ca
 		}
 		replace(&b.comment, in.Comment)
 		replace(&b.reason, in.ReasonCode)
-		return j.cancel(tx, b, value(in.Force))
+		return j.cancel(ctx, tx, b, value(in.Force))
 	})
 	if err != nil {
 		return nil, err
@@ -355,8 +355,16 @@ func (j *Jobs) CancelJob(ctx context.Context, in *iot.CancelJobRequest) (*iot.Ca
 	return &iot.CancelJobResponse{JobArn: new(j.arn(b.id)), JobId: &b.id, Description: b.def.Description}, nil
 }
 
-// cancel marks a job as canceled; the runner cancels its executions.
-func (j *Jobs) cancel(tx store.Tx, b *job, force bool) error {
+// cancel marks a job as canceled and tells of it.
+func (j *Jobs) cancel(ctx context.Context, tx store.Tx, b *job, force bool) error {
+	if err := j.stop(tx, b, force); err != nil {
+		return err
+	}
+	return errors.Join(j.jobEvent(ctx, tx, b, jobCanceling), j.canceledEvent(ctx, tx, b))
+}
+
+// stop marks a job as canceled; the runner cancels its executions.
+func (j *Jobs) stop(tx store.Tx, b *job, force bool) error {
 	b.status, b.forced, b.modified = canceled, b.forced || force, j.nowMS()
 	b.completed = &b.modified
 	_, err := tx.Exec(`DELETE FROM job_waiting WHERE job_id = $1`, b.id)
@@ -377,11 +385,11 @@ func (j *Jobs) DeleteJob(ctx context.Context, in *iot.DeleteJobRequest) (*iot.De
 		if !b.over() && !value(in.Force) {
 			return &iot.InvalidStateTransitionException{Message: fmt.Sprintf("Job %s is %s: delete it with force.", b.id, b.status)}
 		}
-		if err := j.cancel(tx, b, true); err != nil {
+		if err := j.stop(tx, b, true); err != nil {
 			return err
 		}
 		b.status = deleting
-		return errors.Join(saveJob(tx, b), j.Tags.DeleteTags(ctx, j.arn(b.id)))
+		return errors.Join(saveJob(tx, b), j.jobEvent(ctx, tx, b, jobDeleting), j.Tags.DeleteTags(ctx, j.arn(b.id)))
 	})
 	if err != nil {
 		return nil, err

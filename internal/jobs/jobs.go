@@ -68,6 +68,7 @@ type Deps struct {
 	Things    Things
 	Publisher Publisher
 	Tags      Tags
+	Events    Events    // nil: none are published
 	Objects   Objects   // nil: documents have no sources
 	Presigner Presigner // nil: documents have no presigned URLs
 	Log       *slog.Logger

@@ -350,7 +350,7 @@ func (j *Jobs) apply(ctx context.Context, tx store.Tx, p place) (tell []told, er
 	for _, e := range d.left {
 		was := e.status
 		e.status, e.modified = removed, j.nowMS()
-		if err := saveExecution(tx, e, was); err != nil {
+		if err := j.save(ctx, tx, e, was); err != nil {
 			return nil, err
 		}
 	}

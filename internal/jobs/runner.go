@@ -158,7 +158,7 @@ func (j *Jobs) move(ctx context.Context, id string) (more bool, err error) {
 		}
 	}
 	var tell []told
-	err = j.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
+	err = j.DB.Write(ctx, func(ctx context.Context, tx store.Tx) error {
 		tell, more = nil, false
 		b, err := getJob(tx, id) // as it is now
 		if err != nil {
@@ -166,11 +166,11 @@ func (j *Jobs) move(ctx context.Context, id string) (more bool, err error) {
 		}
 		switch b.status {
 		case scheduled, inProgress:
-			tell, more, err = j.roll(tx, b)
+			tell, more, err = j.roll(ctx, tx, b)
 		case canceled:
-			tell, more, err = j.endAll(tx, b, canceled)
+			tell, more, err = j.endAll(ctx, tx, b, canceled)
 		case deleting:
-			tell, more, err = j.erase(tx, b)
+			tell, more, err = j.erase(ctx, tx, b)
 		}
 		return err
 	})
@@ -270,7 +270,7 @@ func (j *Jobs) idle(ctx context.Context, b *job) (idle bool, err error) {
 }
 
 // roll starts executions as rate and schedule allow, aborts the job and completes it.
-func (j *Jobs) roll(tx store.Tx, b *job) (tell []told, more bool, err error) {
+func (j *Jobs) roll(ctx context.Context, tx store.Tx, b *job) (tell []told, more bool, err error) {
 	now := j.cfg.Now()
 	schedule, err := rollout.ParseSchedule(b.def.SchedulingConfig, time.Time{}, rollout.Bounds{})
 	if err != nil {
@@ -282,10 +282,10 @@ func (j *Jobs) roll(tx store.Tx, b *job) (tell []told, more bool, err error) {
 	}
 	if a, abort := rollout.Aborts(b.def.AbortConfig, c); abort {
 		b.reason, b.comment = new("ABORT_CRITERIA_MET"), new("Too many executions ended as "+a.FailureType+".")
-		return nil, true, j.cancel(tx, b, false)
+		return nil, true, j.cancel(ctx, tx, b, false)
 	}
 	if schedule.Ended(now) {
-		return j.endSchedule(tx, b, schedule, c)
+		return j.endSchedule(ctx, tx, b, schedule, c)
 	}
 	if b.status == scheduled && schedule.Started(time.UnixMilli(b.created), now) {
 		b.status, b.modified, more = inProgress, now.UnixMilli(), true
@@ -307,7 +307,7 @@ func (j *Jobs) roll(tx store.Tx, b *job) (tell []told, more bool, err error) {
 			return tell, true, err
 		}
 	}
-	return nil, more, j.complete(tx, b, c, schedule)
+	return nil, more, j.complete(ctx, tx, b, c, schedule)
 }
 
 // start queues executions for things that wait.
@@ -385,7 +385,7 @@ func (b *job) ends(s *rollout.Schedule, now time.Time) bool {
 }
 
 // complete ends a job that has nothing left to do.
-func (j *Jobs) complete(tx store.Tx, b *job, c rollout.Counts, s *rollout.Schedule) error {
+func (j *Jobs) complete(ctx context.Context, tx store.Tx, b *job, c rollout.Counts, s *rollout.Schedule) error {
 	if !b.ends(s, j.cfg.Now()) || c.Open() > 0 {
 		return nil
 	}
@@ -396,14 +396,14 @@ func (j *Jobs) complete(tx store.Tx, b *job, c rollout.Counts, s *rollout.Schedu
 	}
 	b.status, b.modified = completed, j.nowMS()
 	b.completed = &b.modified
-	return saveJob(tx, b)
+	return errors.Join(saveJob(tx, b), j.jobEvent(ctx, tx, b, jobCompleted))
 }
 
 // endSchedule does what the schedule's end behaviour says.
-func (j *Jobs) endSchedule(tx store.Tx, b *job, s *rollout.Schedule, c rollout.Counts) ([]told, bool, error) {
+func (j *Jobs) endSchedule(ctx context.Context, tx store.Tx, b *job, s *rollout.Schedule, c rollout.Counts) ([]told, bool, error) {
 	if s.EndBehavior != iot.JobEndBehaviorStopRollout {
 		b.reason = new("END_TIME_REACHED")
-		return nil, true, j.cancel(tx, b, s.EndBehavior == iot.JobEndBehaviorForceCancel)
+		return nil, true, j.cancel(ctx, tx, b, s.EndBehavior == iot.JobEndBehaviorForceCancel)
 	}
 	if _, err := tx.Exec(`DELETE FROM job_waiting WHERE job_id = $1`, b.id); err != nil {
 		return nil, false, err
@@ -411,11 +411,11 @@ func (j *Jobs) endSchedule(tx store.Tx, b *job, s *rollout.Schedule, c rollout.C
 	if b.status == scheduled {
 		b.status = inProgress
 	}
-	return nil, false, j.complete(tx, b, c, s)
+	return nil, false, j.complete(ctx, tx, b, c, s)
 }
 
 // endAll ends a batch of the executions of a job: those that are queued, and with force those in progress.
-func (j *Jobs) endAll(tx store.Tx, b *job, status string) (tell []told, more bool, err error) {
+func (j *Jobs) endAll(ctx context.Context, tx store.Tx, b *job, status string) (tell []told, more bool, err error) {
 	query := `SELECT ` + executionColumns + ` FROM job_execution WHERE job_id = $1 AND latest AND status = 'QUEUED' LIMIT $2`
 	if b.forced {
 		query = strings.Replace(query, `= 'QUEUED'`, `IN ('QUEUED', 'IN_PROGRESS')`, 1)
@@ -431,16 +431,19 @@ func (j *Jobs) endAll(tx store.Tx, b *job, status string) (tell []told, more boo
 		}
 		was := e.status
 		e.status, e.forced, e.modified = status, was == inProgress, j.nowMS()
-		if err := saveExecution(tx, e, was); err != nil {
+		if err := j.save(ctx, tx, e, was); err != nil {
 			return nil, false, err
 		}
 		tell = append(tell, told{e.thing, head})
 	}
-	return tell, len(list) == batch, nil
+	if len(list) > 0 {
+		err = j.canceledEvent(ctx, tx, b)
+	}
+	return tell, len(list) == batch, err
 }
 
 // erase deletes a batch of what there is of a job, the job itself at last.
-func (j *Jobs) erase(tx store.Tx, b *job) (tell []told, more bool, err error) {
+func (j *Jobs) erase(ctx context.Context, tx store.Tx, b *job) (tell []told, more bool, err error) {
 	list, err := scanExecutions(tx.Query(`SELECT `+executionColumns+` FROM job_execution WHERE job_id = $1 AND latest LIMIT $2`, b.id, batch))
 	if err != nil {
 		return nil, false, err
@@ -453,12 +456,16 @@ func (j *Jobs) erase(tx store.Tx, b *job) (tell []told, more bool, err error) {
 			}
 			tell = append(tell, told{e.thing, head})
 		}
+		j.executionEvent(ctx, e, jobDeleted)
 		if _, err := tx.Exec(`DELETE FROM job_execution WHERE job_id = $1 AND thing = $2`, b.id, e.thing); err != nil {
 			return nil, false, err
 		}
 	}
 	if len(list) > 0 {
 		return tell, true, nil
+	}
+	if err := j.jobEvent(ctx, tx, b, jobDeleted); err != nil {
+		return nil, false, err
 	}
 	for _, table := range []string{"job_count", "job_target", "job_waiting", "job"} {
 		if _, err := tx.Exec(`DELETE FROM `+table+` WHERE job_id = $1`, b.id); err != nil {
@@ -483,7 +490,7 @@ func (j *Jobs) timeOut(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	var tell []told
-	err = j.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
+	err = j.DB.Write(ctx, func(ctx context.Context, tx store.Tx) error {
 		tell = nil
 		list, err := due(tx)
 		if err != nil {
@@ -501,7 +508,7 @@ func (j *Jobs) timeOut(ctx context.Context) (more bool, err error) {
 			}
 			was := e.status
 			e.status, e.modified = timedOut, j.nowMS()
-			if err := errors.Join(saveExecution(tx, e, was), j.ended(tx, b, e)); err != nil {
+			if err := errors.Join(j.save(ctx, tx, e, was), j.ended(tx, b, e)); err != nil {
 				return err
 			}
 			tell = append(tell, told{e.thing, head})

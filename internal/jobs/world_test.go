@@ -51,7 +51,7 @@ func (w *world) open(change ...func(*jobs.Config)) {
 	for _, c := range change {
 		c(&cfg)
 	}
-	w.Jobs = jobs.New(cfg, jobs.Deps{Account: account, DB: w.db, Things: w, Publisher: w, Tags: w, Objects: w, Presigner: w})
+	w.Jobs = jobs.New(cfg, jobs.Deps{Account: account, DB: w.db, Things: w, Publisher: w, Tags: w, Events: w, Objects: w, Presigner: w})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); w.Run(ctx) }()

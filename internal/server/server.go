@@ -183,7 +183,8 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	followIndex(follow, r.index)
 	s.background(r.index.Run)
 	cfg.Jobs.Limits = cfg.Limits
-	r.jobs = jobs.New(cfg.Jobs, jobs.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Objects: objects, Log: log})
+	events := &wantedEvents{account: &r.account}
+	r.jobs = jobs.New(cfg.Jobs, jobs.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Events: events, Objects: objects, Log: log})
 	followThings(news, r.jobs)
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
