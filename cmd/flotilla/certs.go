@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"flotilla/internal/aws/flotilla"
+	"flotilla/internal/aws/iot"
+	"flotilla/internal/jobs"
 )
 
 type certsCmd struct {
@@ -120,6 +122,7 @@ func (c *certsRevokeCmd) Run(s *streams) error {
 type certsRotateCmd struct {
 	target `embed:""`
 	ID     string `arg:"" name:"id" help:"Id of the certificate that is to be replaced."`
+	NoJob  bool   `name:"no-job" help:"Start no job: you tell the device yourself."`
 	JSON   bool   `name:"json" help:"Print JSON."`
 }
 
@@ -127,7 +130,7 @@ func (c *certsRotateCmd) Help() string {
 	return "Example:\n\n  flotilla certs rotate 3e1f…\n\n" +
 		"The device then asks for another certificate over the connection that it has: a CSR on $aws/certificates/create-from-csr/json, and a fleet\n" +
 		"provisioning template for its thing. The old certificate becomes INACTIVE once the new one has connected, and not before.\n" +
-		"This tells the device nothing: that is for your own message, or for a job.\n"
+		"The device is told by a job from the managed template Flotilla-Rotate-Certificate; docs/rotation.md has what it does then.\n"
 }
 
 func (c *certsRotateCmd) Run(s *streams) error {
@@ -135,11 +138,44 @@ func (c *certsRotateCmd) Run(s *streams) error {
 	if err := c.call(http.MethodPut, "/certificate-details/"+url.PathEscape(c.ID)+"/rotation", nil, &out); err != nil {
 		return err
 	}
+	result := rotation{RotateCertificateResponse: out}
+	if !c.NoJob && len(out.Things) > 0 {
+		var err error
+		if result.JobID, err = c.startJob(out.Things); err != nil {
+			return fmt.Errorf("the rotation is asked for, but there is no job that tells the device: %w", err)
+		}
+	}
 	if c.JSON {
 		enc := json.NewEncoder(s.out)
 		enc.SetIndent("", "  ")
-		return enc.Encode(out)
+		return enc.Encode(result)
 	}
 	fmt.Fprintf(s.out, "%s is replaced by the next certificate that %s asks for and connects with\n", c.ID, strings.Join(out.Things, ", "))
+	if result.JobID != "" {
+		fmt.Fprintf(s.out, "job %s tells it\n", result.JobID)
+	}
 	return nil
+}
+
+// rotation is what rotate prints.
+type rotation struct {
+	flotilla.RotateCertificateResponse
+	JobID string `json:"jobId,omitempty"`
+}
+
+// startJob creates the job that has things rotate the certificate, and gives its id.
+func (c *certsRotateCmd) startJob(things []string) (string, error) {
+	in := iot.CreateJobRequest{DocumentParameters: map[string]string{"certificateId": c.ID}}
+	for _, t := range things {
+		var thing iot.DescribeThingResponse
+		if err := c.callService("iot", http.MethodGet, "/things/"+url.PathEscape(t), nil, &thing); err != nil {
+			return "", err
+		}
+		in.Targets = append(in.Targets, *thing.ThingArn)
+	}
+	region := strings.Split(in.Targets[0], ":")[3]
+	in.JobTemplateArn = new("arn:aws:iot:" + region + "::jobtemplate/" + jobs.RotateCertificate + ":1.0")
+	id := fmt.Sprintf("rotate-%.16s-%d", c.ID, time.Now().UnixMilli())
+	var out iot.CreateJobResponse
+	return id, c.callService("iot", http.MethodPut, "/jobs/"+id, in, &out)
 }
