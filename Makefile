@@ -16,7 +16,7 @@ CLIENTS := flotilla/test/clients
 
 test: ## everything that needs Go alone
 	$(GO) test -shuffle=on $(PURE)
-	$(GO) test -race -shuffle=on $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PURE) $(CLIENTS))")
+	$(GO) test -race -timeout 30m -shuffle=on $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PURE) $(CLIENTS))")
 
 lint: ## formatting, vet, staticcheck
 	@files=$$($(GO) tool gofumpt -l cmd internal test bench); if [ -n "$$files" ]; then echo "gofumpt would change:"; echo "$$files"; exit 1; fi
