@@ -18,10 +18,11 @@ const (
 	// settleTime gathers changes that come together into one round.
 	settleTime = 50 * time.Millisecond
 	// Rounds take at most an eleventh of a core while things change all the time: who holds very many connections
-	// waits for the next one ten times as long as the last took, but not longer than maxSettle. What a connection does
-	// meanwhile is decided on what holds then; the rounds end those that do nothing.
+	// waits for the next one ten times as long as the last took, but not longer than maxSettle, since connections
+	// follow changes within a second. What a connection does meanwhile is decided on what holds then; the rounds end
+	// those that do nothing.
 	restShare = 10
-	maxSettle = 2 * time.Second
+	maxSettle = 500 * time.Millisecond
 )
 
 func (w *watch) init(g *Gateway) { w.g, w.wake = g, make(chan struct{}, 1) }
