@@ -243,6 +243,8 @@ func route(s *api.Server, r *rooms) {
 
 	// Messages and connections.
 	data := r.gateway.DataPlane()
+	api.Handle(s, flotilla.ListShadowHistory, r.shadows.ListShadowHistory)
+	api.Handle(s, flotilla.RestoreShadow, r.shadows.RestoreShadow)
 	api.Handle(s, flotilla.ListCertificateDetails, r.certificates.ListCertificateDetails)
 	api.Handle(s, flotilla.RotateCertificate, r.certificates.RotateCertificate)
 	api.Handle(s, flotilla.ExplainClient, r.gateway.ExplainClient)

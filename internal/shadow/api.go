@@ -33,7 +33,7 @@ func (s *Shadows) GetThingShadow(ctx context.Context, in *iotdata.GetThingShadow
 // called inside a transaction: it waits for its own.
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_UpdateThingShadow.html
 func (s *Shadows) UpdateThingShadow(ctx context.Context, in *iotdata.UpdateThingShadowRequest) (*iotdata.UpdateThingShadowResponse, error) {
-	body, _, err := s.update(ctx, named(in.ThingName, in.ShadowName), in.Payload)
+	body, _, err := s.update(ctx, named(in.ThingName, in.ShadowName), in.Payload, authorOf(ctx, nil))
 	if err != nil {
 		return nil, exception(err)
 	}
@@ -47,7 +47,7 @@ func (s *Shadows) UpdateThingShadow(ctx context.Context, in *iotdata.UpdateThing
 // Errors: ResourceNotFoundException, ThrottlingException.
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_DeleteThingShadow.html
 func (s *Shadows) DeleteThingShadow(ctx context.Context, in *iotdata.DeleteThingShadowRequest) (*iotdata.DeleteThingShadowResponse, error) {
-	body, err := s.delete(ctx, named(in.ThingName, in.ShadowName), "")
+	body, err := s.delete(ctx, named(in.ThingName, in.ShadowName), "", authorOf(ctx, nil))
 	if err != nil {
 		return nil, exception(err)
 	}

@@ -9,11 +9,15 @@
 //	$aws/things/T/shadow[/name/S]/update   answered, then …/delta if desired and reported differ, …/documents
 //	$aws/things/T/shadow[/name/S]/delete   answered
 //
-// Every write raises the version by one, compares and swaps it in SQL, and is
-// answered once it is on stable storage together with what its messages owe to
-// absent subscribers. The messages of one shadow leave this node in the order of
+// Every write raises the version by one, in a transaction that sees one state of
+// the store (those that wait together share their statements), and is answered
+// once it is on stable storage together with what its messages owe to absent
+// subscribers. The messages of one shadow leave this node in the order of
 // its versions. A deleted shadow leaves its version behind for 48 hours, so that
 // a successor counts on.
+//
+// The last changes of a shadow's desired state are kept: who changed what when
+// (ListShadowHistory, RestoreShadow; not AWS's).
 //
 // The arithmetic of documents is in the subpackage doc.
 //

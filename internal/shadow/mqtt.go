@@ -25,10 +25,10 @@ func (s *Shadows) ServeMQTT(ctx context.Context, m *mqtt.Message) error {
 	var err error
 	switch verb {
 	case "update":
-		_, t, err = s.update(ctx, r, m.Payload)
+		_, t, err = s.update(ctx, r, m.Payload, authorOf(ctx, m))
 	case "delete":
 		if t, err = doc.ParseRequest(m.Payload); err == nil {
-			_, err = s.delete(ctx, r, t)
+			_, err = s.delete(ctx, r, t, authorOf(ctx, m))
 		}
 	case "get":
 		if t, err = doc.ParseRequest(m.Payload); err == nil {

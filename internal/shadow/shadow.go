@@ -22,6 +22,9 @@ type Config struct {
 	UnregisteredThings bool          `name:"shadow.unregistered-things" default:"false" help:"Keep shadows of things that are not in the registry, too."`
 	KeepVersion        time.Duration `name:"shadow.keep-version" default:"48h" help:"How long after a shadow's deletion its successor continues its version."`
 
+	History         int  `name:"shadow.history" default:"20" help:"Changes that are kept of each shadow, at most 100: who changed what when. -1: none."`
+	HistoryReported bool `name:"shadow.history-reported" default:"false" help:"Keep updates of reported state alone in the history, too."`
+
 	// Limits is the profile: aws, default or unlimited; "" is default.
 	Limits string `kong:"-" toml:"-"`
 	// Now is the clock; nil is time.Now.
@@ -47,6 +50,10 @@ func (c Config) withDefaults() Config {
 	if c.KeepVersion <= 0 {
 		c.KeepVersion = 48 * time.Hour
 	}
+	if c.History == 0 {
+		c.History = 20
+	}
+	c.History = min(c.History, maxHistory)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -79,6 +86,7 @@ type Shadows struct {
 	publisher Publisher
 	cfg       Config
 	limits    doc.Limits
+	changes   *store.Bundle[*change]
 	turns     turns
 
 	mu       sync.Mutex
@@ -89,12 +97,14 @@ type Shadows struct {
 // request is served.
 func New(db *store.DB, things Things, publisher Publisher, cfg Config) *Shadows {
 	cfg = cfg.withDefaults()
-	return &Shadows{
+	s := &Shadows{
 		db: db, things: things, publisher: publisher, cfg: cfg,
 		limits:   doc.Limits{Bytes: cfg.MaxDocumentBytes, Depth: cfg.MaxDepth},
 		turns:    turns{last: map[ref]*turn{}},
 		inFlight: map[string]int{},
 	}
+	s.changes = store.NewBundle(db, s.run, s.written)
+	return s
 }
 
 // ref names a shadow; name is "" for the classic one.

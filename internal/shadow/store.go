@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"strings"
 	"time"
 
 	"flotilla/internal/aws/iot"
@@ -20,6 +18,8 @@ type row struct {
 	version  int64 // 0: there is no row
 	document []byte
 	modified int64
+	changes  int64 // entries that its history had
+	dirty    bool  // not written yet
 }
 
 func load(tx store.Tx, r ref) (row, error) {
@@ -30,19 +30,6 @@ func load(tx store.Tx, r ref) (row, error) {
 		return row{}, nil
 	}
 	return found, err
-}
-
-// swap writes the shadow's next version in the place of the one that was read.
-// Nodes that write at the same time make the transaction fail and run again.
-func swap(tx store.Tx, r ref, old row, version int64, document []byte, modified int64) error {
-	n, err := tx.Exec(`INSERT INTO shadow (thing, name, version, document, modified) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (thing, name) DO UPDATE SET version = EXCLUDED.version, document = EXCLUDED.document, modified = EXCLUDED.modified
-		WHERE shadow.version = $6`,
-		r.thing, r.name, version, document, modified, old.version)
-	if err == nil && n != 1 {
-		return errors.New("the version changed under the transaction")
-	}
-	return err
 }
 
 // checkThing fails with errNoThing unless the thing may have shadows.
@@ -81,10 +68,8 @@ func (s *Shadows) get(ctx context.Context, r ref, t doc.Token) ([]byte, error) {
 	return body, wrap("get", r, err)
 }
 
-// update makes a request's update durable and publishes its messages. The
-// delta and the documents go first: who reads the acceptance may rely on them.
-// The documents are made only for somebody.
-func (s *Shadows) update(ctx context.Context, r ref, payload []byte) (accepted []byte, t doc.Token, err error) {
+// update makes a request's update durable and publishes its messages.
+func (s *Shadows) update(ctx context.Context, r ref, payload []byte, by author) (accepted []byte, t doc.Token, err error) {
 	now := s.cfg.Now()
 	u, err := doc.ParseUpdate(payload, now.Unix(), s.limits)
 	if err != nil {
@@ -95,51 +80,45 @@ func (s *Shadows) update(ctx context.Context, r ref, payload []byte) (accepted [
 		return nil, u.Token, err
 	}
 	defer end()
-	var out *doc.Outcome
-	var old row
-	var version int64 // that the update is applied on
-	documents := s.publisher.Awaited(r.topic(updateDocuments))
-	turn, err := s.write(r, func(ctx context.Context, tx store.Tx) (err error) {
-		if old, err = load(tx, r); err != nil {
-			return err
+	c := &change{shadow: r, now: now, operation: opUpdate, author: by, update: func(context.Context, store.Tx) (*doc.Update, error) { return u, nil }}
+	if err := s.commit(ctx, c); err != nil {
+		if c.out == nil || !errors.Is(err, errUnannounced) {
+			return nil, u.Token, wrap("update", r, err)
 		}
-		version = old.version
-		if old.document == nil {
-			// DeleteAll goes with the thing, so a shadow that exists has one.
-			if err := s.checkThing(ctx, r.thing); err != nil {
-				return err
-			}
-			if old.modified <= s.forgotten(now) {
-				version = 0
-			}
-		}
-		if out, err = doc.Apply(old.document, version, u, documents); err != nil {
-			return err
-		}
-		return swap(tx, r, old, out.Version, out.Stored, now.UnixMilli())
-	})
+		return c.out.Accepted, u.Token, err
+	}
+	return c.out.Accepted, u.Token, nil
+}
+
+// commit makes an update durable and publishes its messages. The delta and the
+// documents go first: who reads the acceptance may rely on them. The documents
+// are made only for somebody.
+func (s *Shadows) commit(ctx context.Context, c *change) error {
+	topic := c.shadow.topic(updateDocuments)
+	c.documents = s.publisher.Awaited(topic)
+	turn, err := s.write(c)
 	if err != nil {
-		return nil, u.Token, wrap("update", r, err)
+		return err
 	}
 	defer turn.leave()
 	turn.wait()
 	var delta error
-	if out.Delta != nil {
-		delta = s.publish(ctx, r, "update/delta", out.Delta)
+	if c.out.Delta != nil {
+		delta = s.publish(ctx, c.shadow, "update/delta", c.out.Delta)
 	}
-	if !documents && s.publisher.Awaited(r.topic(updateDocuments)) { // by somebody who came in the meantime
-		again, err := doc.Apply(old.document, version, u, true)
+	if !c.documents && s.publisher.Awaited(topic) { // by somebody who came in the meantime
+		again, err := doc.Apply(c.old.document, c.base, c.sent, true)
 		if err != nil { // it went well a moment ago
-			return nil, u.Token, fmt.Errorf("shadow: %s: %w: %w", r.topic(updateDocuments), errUnannounced, err)
+			return fmt.Errorf("shadow: %s: %w: %w", topic, errUnannounced, err)
 		}
-		out.Documents = again.Documents
+		c.out.Documents = again.Documents
 	}
 	var whole error
-	if out.Documents != nil {
-		whole = s.publish(ctx, r, updateDocuments, out.Documents)
+	if c.out.Documents != nil {
+		whole = s.publish(ctx, c.shadow, updateDocuments, c.out.Documents)
 	}
-	return out.Accepted, u.Token, errors.Join(delta, whole,
-		s.publish(ctx, r, "update/accepted", out.Accepted))
+	return errors.Join(delta, whole,
+		s.publish(ctx, c.shadow, "update/accepted", c.out.Accepted))
 }
 
 // publish announces what has been committed, whether or not the client has
@@ -152,78 +131,21 @@ func (s *Shadows) publish(ctx context.Context, r ref, verb string, payload []byt
 }
 
 // delete removes a shadow but for its version, and publishes its message.
-func (s *Shadows) delete(ctx context.Context, r ref, t doc.Token) (accepted []byte, err error) {
+func (s *Shadows) delete(ctx context.Context, r ref, t doc.Token, by author) (accepted []byte, err error) {
 	end, err := s.begin(r)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	now := s.cfg.Now()
-	var old row
-	turn, err := s.write(r, func(ctx context.Context, tx store.Tx) (err error) {
-		if old, err = load(tx, r); err != nil {
-			return err
-		}
-		if old.document == nil {
-			if err := s.checkThing(ctx, r.thing); err != nil {
-				return err
-			}
-			return errNoShadow(r)
-		}
-		return swap(tx, r, old, old.version, nil, now.UnixMilli())
-	})
+	c := &change{shadow: r, now: s.cfg.Now(), operation: opDelete, author: by}
+	turn, err := s.write(c)
 	if err != nil {
 		return nil, wrap("delete", r, err)
 	}
 	defer turn.leave()
 	turn.wait()
-	accepted = doc.Deleted(old.version, now.Unix(), t)
+	accepted = doc.Deleted(c.old.version, c.now.Unix(), t)
 	return accepted, s.publish(ctx, r, "delete/accepted", accepted)
-}
-
-// attempts at a write that other nodes' writes to the same shadow keep from
-// committing, beyond those that the store makes itself.
-const attempts = 8
-
-// write commits fn and takes the turn to publish that goes with the commit's
-// place among the others.
-func (s *Shadows) write(r ref, fn store.Func) (turn *turn, err error) {
-	for try := range attempts {
-		if turn, err = s.writeOnce(r, fn); !outstripped(err) {
-			break
-		}
-		// The nodes step apart: 1-2 ms, 2-4 ms, … 128-256 ms.
-		pause := time.Millisecond << try
-		time.Sleep(pause + rand.N(pause))
-	}
-	return turn, err
-}
-
-// outstripped tells the failures to serialize, by the SQL standard's class 40,
-// that remain after the store's own attempts.
-func outstripped(err error) bool {
-	var e interface{ SQLState() string }
-	return errors.As(err, &e) && strings.HasPrefix(e.SQLState(), "40")
-}
-
-func (s *Shadows) writeOnce(r ref, fn store.Func) (*turn, error) {
-	type result struct {
-		turn *turn
-		err  error
-	}
-	done := make(chan result, 1)
-	s.db.WriteAsync(fn, func(err error) {
-		if err != nil {
-			done <- result{err: err}
-			return
-		}
-		if s.cfg.Changed != nil {
-			s.cfg.Changed(r.thing)
-		}
-		done <- result{turn: s.turns.join(r)}
-	})
-	res := <-done
-	return res.turn, res.err
 }
 
 // forgotten is when a shadow must have been deleted to have its version
@@ -257,11 +179,14 @@ func (s *Shadows) names(ctx context.Context, thing, after string, n int) (names 
 	return names, wrap("list", ref{thing: thing}, err)
 }
 
-// DeleteAll removes all shadows of a thing, their versions too, within the
+// DeleteAll removes all shadows of a thing, their versions and histories too, within the
 // transaction of ctx if it has one. It publishes nothing.
 func (s *Shadows) DeleteAll(ctx context.Context, thingName string) error {
 	err := s.db.Write(ctx, func(_ context.Context, tx store.Tx) error {
 		_, err := tx.Exec(`DELETE FROM shadow WHERE thing = $1`, thingName)
+		if err == nil {
+			_, err = tx.Exec(`DELETE FROM shadow_history WHERE thing = $1`, thingName)
+		}
 		return err
 	})
 	return wrap("delete all", ref{thing: thingName}, err)
@@ -270,14 +195,17 @@ func (s *Shadows) DeleteAll(ctx context.Context, thingName string) error {
 // sweepBatch rows are removed in one transaction.
 const sweepBatch = 1000
 
-// Sweep removes the versions of shadows deleted long ago.
+// Sweep removes the versions and histories of shadows deleted long ago.
 func (s *Shadows) Sweep(ctx context.Context) error {
 	before := s.forgotten(s.cfg.Now())
 	for {
 		var n int64
 		err := s.db.Write(ctx, func(_ context.Context, tx store.Tx) (err error) {
-			n, err = tx.Exec(`DELETE FROM shadow WHERE (thing, name) IN
-				(SELECT thing, name FROM shadow WHERE document IS NULL AND modified <= $1 LIMIT $2)`, before, sweepBatch)
+			const old = `(SELECT thing, name FROM shadow WHERE document IS NULL AND modified <= $1 ORDER BY modified, thing, name LIMIT $2)`
+			if _, err := tx.Exec(`DELETE FROM shadow_history WHERE (thing, name) IN `+old, before, sweepBatch); err != nil {
+				return err
+			}
+			n, err = tx.Exec(`DELETE FROM shadow WHERE (thing, name) IN `+old, before, sweepBatch)
 			return err
 		})
 		if err != nil {

@@ -26,6 +26,7 @@ var (
 	textPolicyName             = &wire.Text{Min: 1, Max: 128}
 	sizePolicyNames            = &wire.Size{Max: 100}
 	textProvisioningKey        = &wire.Text{Min: 1, Max: 1024}
+	textShadowThingName        = &wire.Text{Min: 1, Max: 128, Pattern: wire.NewPattern(`[a-zA-Z0-9:_-]+`)}
 	textShortText              = &wire.Text{Max: 2048}
 	sizeShortTexts             = &wire.Size{Max: 100}
 	sizeSimulatedPolicies      = &wire.Size{Max: 100}

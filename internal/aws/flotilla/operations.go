@@ -28,6 +28,8 @@ var routes = [...]aws.Route{
 	{Service: "flotilla", Name: "ListCertificateDetails", Method: "GET", Path: "/certificate-details"},
 	{Service: "flotilla", Name: "ListIdentities", Method: "GET", Path: "/identities"},
 	{Service: "flotilla", Name: "ListManagedPolicies", Method: "GET", Path: "/managed-policies"},
+	{Service: "flotilla", Name: "ListShadowHistory", Method: "GET", Path: "/shadow-history/{thingName}"},
+	{Service: "flotilla", Name: "RestoreShadow", Method: "PUT", Path: "/shadow-history/{thingName}/restored/{version}"},
 	{Service: "flotilla", Name: "RotateAccessKey", Method: "POST", Path: "/access-keys/{accessKeyId}/rotate"},
 	{Service: "flotilla", Name: "RotateCertificate", Method: "PUT", Path: "/certificate-details/{certificateId}/rotation"},
 	{Service: "flotilla", Name: "SimulatePolicy", Method: "POST", Path: "/policies/simulate"},
@@ -55,11 +57,13 @@ var (
 	ListCertificateDetails = aws.Operation[ListCertificateDetailsRequest, ListCertificateDetailsResponse]{Route: &routes[15], Read: readListCertificateDetailsRequest, Write: writeListCertificateDetailsResponse, Invalid: invalidRequest}
 	ListIdentities         = aws.Operation[ListIdentitiesRequest, ListIdentitiesResponse]{Route: &routes[16], Read: readListIdentitiesRequest, Write: writeListIdentitiesResponse, Invalid: invalidRequest}
 	ListManagedPolicies    = aws.Operation[ListManagedPoliciesRequest, ListManagedPoliciesResponse]{Route: &routes[17], Read: readListManagedPoliciesRequest, Write: writeListManagedPoliciesResponse, Invalid: invalidRequest}
-	RotateAccessKey        = aws.Operation[RotateAccessKeyRequest, RotateAccessKeyResponse]{Route: &routes[18], Read: readRotateAccessKeyRequest, Write: writeRotateAccessKeyResponse, Invalid: invalidRequest}
-	RotateCertificate      = aws.Operation[RotateCertificateRequest, RotateCertificateResponse]{Route: &routes[19], Read: readRotateCertificateRequest, Write: writeRotateCertificateResponse, Invalid: invalidRequest}
-	SimulatePolicy         = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[20], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
-	UpdateAccessKey        = aws.Operation[UpdateAccessKeyRequest, UpdateAccessKeyResponse]{Route: &routes[21], Read: readUpdateAccessKeyRequest, Write: writeUpdateAccessKeyResponse, Invalid: invalidRequest}
-	UpdateIdentity         = aws.Operation[UpdateIdentityRequest, UpdateIdentityResponse]{Route: &routes[22], Read: readUpdateIdentityRequest, Write: writeUpdateIdentityResponse, Invalid: invalidRequest}
+	ListShadowHistory      = aws.Operation[ListShadowHistoryRequest, ListShadowHistoryResponse]{Route: &routes[18], Read: readListShadowHistoryRequest, Write: writeListShadowHistoryResponse, Invalid: invalidRequest}
+	RestoreShadow          = aws.Operation[RestoreShadowRequest, RestoreShadowResponse]{Route: &routes[19], Read: readRestoreShadowRequest, Write: writeRestoreShadowResponse, Invalid: invalidRequest}
+	RotateAccessKey        = aws.Operation[RotateAccessKeyRequest, RotateAccessKeyResponse]{Route: &routes[20], Read: readRotateAccessKeyRequest, Write: writeRotateAccessKeyResponse, Invalid: invalidRequest}
+	RotateCertificate      = aws.Operation[RotateCertificateRequest, RotateCertificateResponse]{Route: &routes[21], Read: readRotateCertificateRequest, Write: writeRotateCertificateResponse, Invalid: invalidRequest}
+	SimulatePolicy         = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[22], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
+	UpdateAccessKey        = aws.Operation[UpdateAccessKeyRequest, UpdateAccessKeyResponse]{Route: &routes[23], Read: readUpdateAccessKeyRequest, Write: writeUpdateAccessKeyResponse, Invalid: invalidRequest}
+	UpdateIdentity         = aws.Operation[UpdateIdentityRequest, UpdateIdentityResponse]{Route: &routes[24], Read: readUpdateIdentityRequest, Write: writeUpdateIdentityResponse, Invalid: invalidRequest}
 )
 
 func invalidRequest(message string) error { return &InvalidRequestException{Message: message} }

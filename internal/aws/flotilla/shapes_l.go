@@ -439,3 +439,41 @@ func (s *ListManagedPoliciesResponse) encode(b []byte) []byte {
 	b = encodeIdentityPolicies(b, s.Policies)
 	return append(b, '}')
 }
+
+// ListShadowHistoryRequest is the input of ListShadowHistory.
+type ListShadowHistoryRequest struct {
+	ThingName  string  `json:"thingName"`           // required, in the path
+	ShadowName *string `json:"shadowName,omitzero"` // query name
+}
+
+func readListShadowHistoryRequest(r *wire.Request, s *ListShadowHistoryRequest) error {
+	d := new(wire.Decoder)
+	d.In("thingName")
+	if text, ok := r.Label(0); ok {
+		d.Check(textShadowThingName, text)
+		s.ThingName = text
+	}
+	d.Out()
+	d.In("shadowName")
+	if text, ok := r.QueryValue("name"); ok {
+		s.ShadowName = &text
+	}
+	d.Out()
+	return d.Err()
+}
+
+// ListShadowHistoryResponse is the output of ListShadowHistory.
+type ListShadowHistoryResponse struct {
+	Entries []*ShadowHistoryEntry `json:"entries,omitzero"`
+}
+
+func writeListShadowHistoryResponse(r *wire.Response, s *ListShadowHistoryResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *ListShadowHistoryResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"entries":`)
+	b = encodeShadowHistoryEntries(b, s.Entries)
+	return append(b, '}')
+}

@@ -4,7 +4,61 @@ package flotilla
 
 import (
 	"flotilla/internal/aws/wire"
+	"strconv"
 )
+
+// RestoreShadowRequest is the input of RestoreShadow.
+type RestoreShadowRequest struct {
+	ThingName  string  `json:"thingName"`           // required, in the path
+	Version    int64   `json:"version"`             // required, in the path
+	ShadowName *string `json:"shadowName,omitzero"` // query name
+}
+
+func readRestoreShadowRequest(r *wire.Request, s *RestoreShadowRequest) error {
+	d := new(wire.Decoder)
+	d.In("thingName")
+	if text, ok := r.Label(0); ok {
+		d.Check(textShadowThingName, text)
+		s.ThingName = text
+	}
+	d.Out()
+	d.In("version")
+	if text, ok := r.Label(1); ok {
+		if v, ok := d.ParamLong(nil, text); ok {
+			s.Version = v
+		}
+	}
+	d.Out()
+	d.In("shadowName")
+	if text, ok := r.QueryValue("name"); ok {
+		s.ShadowName = &text
+	}
+	d.Out()
+	return d.Err()
+}
+
+// RestoreShadowResponse is the output of RestoreShadow.
+type RestoreShadowResponse struct {
+	Version *int64  `json:"version,omitzero"`
+	Shadow  *string `json:"shadow,omitzero"`
+}
+
+func writeRestoreShadowResponse(r *wire.Response, s *RestoreShadowResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *RestoreShadowResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	if s.Version != nil {
+		b = wire.AppendName(b, `"version":`)
+		b = strconv.AppendInt(b, *s.Version, 10)
+	}
+	if s.Shadow != nil {
+		b = wire.AppendName(b, `"shadow":`)
+		b = wire.AppendString(b, *s.Shadow)
+	}
+	return append(b, '}')
+}
 
 // RotateAccessKeyRequest is the input of RotateAccessKey.
 type RotateAccessKeyRequest struct {

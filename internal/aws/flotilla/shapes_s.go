@@ -8,6 +8,50 @@ import (
 	"strconv"
 )
 
+// ShadowHistoryEntry is a structure of the model.
+type ShadowHistoryEntry struct {
+	Version   *int64    `json:"version,omitzero"`
+	Time      *aws.Time `json:"time,omitzero"`
+	Operation *string   `json:"operation,omitzero"`
+	Principal *string   `json:"principal,omitzero"`
+	ClientId  *string   `json:"clientId,omitzero"`
+	Change    *string   `json:"change,omitzero"`
+	State     *string   `json:"state,omitzero"`
+}
+
+func (s *ShadowHistoryEntry) encode(b []byte) []byte {
+	b = append(b, '{')
+	if s.Version != nil {
+		b = wire.AppendName(b, `"version":`)
+		b = strconv.AppendInt(b, *s.Version, 10)
+	}
+	if s.Time != nil {
+		b = wire.AppendName(b, `"time":`)
+		b = wire.AppendTime(b, s.Time.Time)
+	}
+	if s.Operation != nil {
+		b = wire.AppendName(b, `"operation":`)
+		b = wire.AppendString(b, *s.Operation)
+	}
+	if s.Principal != nil {
+		b = wire.AppendName(b, `"principal":`)
+		b = wire.AppendString(b, *s.Principal)
+	}
+	if s.ClientId != nil {
+		b = wire.AppendName(b, `"clientId":`)
+		b = wire.AppendString(b, *s.ClientId)
+	}
+	if s.Change != nil {
+		b = wire.AppendName(b, `"change":`)
+		b = wire.AppendString(b, *s.Change)
+	}
+	if s.State != nil {
+		b = wire.AppendName(b, `"state":`)
+		b = wire.AppendString(b, *s.State)
+	}
+	return append(b, '}')
+}
+
 // SimulatePolicyRequest is the input of SimulatePolicy.
 type SimulatePolicyRequest struct {
 	Principal         *string               `json:"principal,omitzero"`

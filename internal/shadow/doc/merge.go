@@ -23,7 +23,7 @@ func (d *document) merge(u *Update) {
 		switch {
 		case patch.kind == null:
 			*section = nil
-		case *section == nil:
+		case *section == nil || u.replace:
 			if v, some := withoutNulls(patch); some {
 				*section = &v
 			}

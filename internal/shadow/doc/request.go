@@ -43,6 +43,7 @@ type Update struct {
 	version    int64
 	hasVersion bool
 	clear      bool // {"state":null}
+	replace    bool // sections are replaced, not merged
 	state      value
 }
 
@@ -185,4 +186,56 @@ func unescapedLen(s string) int {
 		n++
 	}
 	return n
+}
+
+// ParseRestore makes an update, in second now, after which desired is what it
+// is in a stored form, whatever it holds before.
+//
+// Errors: ErrTooLarge, errors of nesting (the limits may have become narrower),
+// or a damaged stored form.
+func ParseRestore(stored []byte, now int64, limits Limits) (*Update, error) {
+	d, err := decode(stored)
+	if err != nil {
+		return nil, err
+	}
+	w := writer{}
+	w.raw(`{"state":{"desired":`)
+	if d.desired == nil {
+		w.raw("null")
+	} else {
+		w.state(d.desired)
+	}
+	w.raw("}}")
+	u, err := ParseUpdate(w.buf, now, limits)
+	if err != nil {
+		return nil, err
+	}
+	u.replace = true
+	return u, nil
+}
+
+// Desires tells whether the update touches the desired section.
+func (u *Update) Desires() bool { return u.clear || u.state.member("desired") != nil }
+
+// State is the state that was sent, as JSON.
+func (u *Update) State() []byte {
+	if u.clear {
+		return []byte("null")
+	}
+	w := writer{}
+	w.state(&u.state)
+	return w.buf
+}
+
+// State returns the sections of a stored form as JSON, without metadata.
+func State(stored []byte) ([]byte, error) {
+	d, err := decode(stored)
+	if err != nil {
+		return nil, err
+	}
+	w := writer{}
+	w.raw("{")
+	w.sections(d, nil, w.state)
+	w.raw("}")
+	return w.buf, nil
 }
