@@ -99,7 +99,7 @@ func (s *Shadows) run(ctx context.Context, tx store.Tx, changes []*change) error
 			order = append(order, c.shadow)
 		}
 	}
-	if err := loadAll(tx, order, rows); err != nil {
+	if err := s.loadAll(tx, order, rows); err != nil {
 		return err
 	}
 	var entries ring
@@ -163,7 +163,18 @@ var (
 )
 
 // loadAll reads the rows of shadows into rows, which has one for each.
-func loadAll(tx store.Tx, shadows []ref, rows map[ref]*row) error {
+func (s *Shadows) loadAll(tx store.Tx, shadows []ref, rows map[ref]*row) error {
+	if len(shadows) == 1 || s.db.Name() == "sqlite" {
+		// There a statement is no round trip, and a list is a table of its own.
+		for _, r := range shadows {
+			found, err := load(tx, r)
+			if err != nil {
+				return err
+			}
+			*rows[r] = found
+		}
+		return nil
+	}
 	args := make([]any, 0, 2*len(shadows))
 	for _, r := range shadows {
 		args = append(args, r.thing, r.name)

@@ -24,8 +24,8 @@ type row struct {
 
 func load(tx store.Tx, r ref) (row, error) {
 	var found row
-	err := tx.QueryRow(`SELECT version, document, modified FROM shadow WHERE thing = $1 AND name = $2`, r.thing, r.name).
-		Scan(&found.version, &found.document, &found.modified)
+	err := tx.QueryRow(`SELECT version, document, modified, changes FROM shadow WHERE thing = $1 AND name = $2`, r.thing, r.name).
+		Scan(&found.version, &found.document, &found.modified, &found.changes)
 	if errors.Is(err, store.ErrNotFound) {
 		return row{}, nil
 	}
