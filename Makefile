@@ -30,9 +30,7 @@ test-cluster: ## two nodes over PostgreSQL and an external NATS server
 	./test/cluster.sh
 
 fuzz: ## each fuzz target for FUZZTIME
-	@set -e; for dir in $$(grep -rlE '^func Fuzz' --include=*_test.go internal | xargs -n1 dirname | sort -u); do \
-	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | sed 's/^func //'); do \
-	    echo "== $$dir $$f"; $(GO) test -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZTIME) ./$$dir; done; done
+	@GO=$(GO) FUZZTIME=$(FUZZTIME) ./test/fuzz.sh
 
 generate: ## code and pages that are written by programs
 	$(GO) generate ./...
