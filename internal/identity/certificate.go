@@ -52,6 +52,7 @@ type Config struct {
 	Signer       string `name:"identity.signer" help:"Who keeps the key of the issuing authority, unless the store does: exec:PROGRAM ARGS... or https://..."`
 
 	CertificateValidity time.Duration `name:"identity.certificate-validity" help:"How long certificates of devices are valid that are issued here; 0 is until the end of 2049, as AWS."`
+	RotationAge         time.Duration `name:"identity.rotation-age" default:"8760h" help:"Age at which certificates of devices are due for rotation ('flotilla certs expiring'); 0: only their end counts."`
 	ProviderTimeout     time.Duration `name:"identity.provider-timeout" default:"5s" help:"How long the function of a certificate provider may take."`
 	CRLURL              string        `name:"identity.crl-url" help:"Where others find the revocation list; written into certificates of devices when set."`
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,35 +119,41 @@ func (c *Certificates) lookForRotations(ctx context.Context) error {
 	return err
 }
 
-// ListCertificateDetails lists certificates with what is in them, by their end: all, or those that end within a time.
-// Claim certificates and those that have ended are left out.
+// ListCertificateDetails lists certificates with what is in them, by their end: all; or, by their begin, those that are
+// ACTIVE and due for rotation within a time, since they end or reach the age of identity.rotation-age. Claim certificates
+// and those that have ended are left out.
 func (c *Certificates) ListCertificateDetails(ctx context.Context, in *flotilla.ListCertificateDetailsRequest) (*flotilla.ListCertificateDetailsResponse, error) {
 	var after pageKey
 	if in.Marker != nil && *in.Marker != "" {
 		text, err := base64.RawURLEncoding.DecodeString(*in.Marker)
-		end, id, ok := strings.Cut(string(text), "\n")
-		n, perr := strconv.ParseInt(end, 10, 64)
+		key, id, ok := strings.Cut(string(text), "\n")
+		n, perr := strconv.ParseInt(key, 10, 64)
 		if err != nil || perr != nil || !ok {
 			return nil, &flotilla.InvalidRequestException{Message: "Invalid marker"}
 		}
 		after = pageKey{n, id}
 	}
 	now := c.now()
-	until := endOfTime.AddDate(1000, 0, 0).UnixMilli()
-	if in.ExpiresWithinSeconds != nil {
-		until = now.Add(time.Duration(min(*in.ExpiresWithinSeconds, 100*365*24*3600)) * time.Second).UnixMilli()
+	list := func(tx store.Tx) ([]detailed, error) { return selectDetails(tx, now.UnixMilli(), after, detailsPage+1) }
+	key := func(r *detailed) int64 { return r.notAfter }
+	if in.DueWithinSeconds != nil {
+		until := now.Add(time.Duration(min(*in.DueWithinSeconds, 100*365*24*3600)) * time.Second)
+		list = func(tx store.Tx) ([]detailed, error) {
+			return selectDue(tx, now.UnixMilli(), until.UnixMilli(), c.oldest(until), after, detailsPage+1)
+		}
+		key = func(r *detailed) int64 { return r.notBefore }
 	}
 	var out *flotilla.ListCertificateDetailsResponse
 	err := c.db.Read(ctx, func(ctx context.Context, tx store.Tx) error {
 		out = &flotilla.ListCertificateDetailsResponse{}
-		page, err := selectDetails(tx, now.UnixMilli(), until, after, detailsPage+1)
+		page, err := list(tx)
 		if err != nil {
 			return err
 		}
 		if len(page) > detailsPage {
 			page = page[:detailsPage]
-			last := page[detailsPage-1]
-			out.NextMarker = new(base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(last.notAfter, 10) + "\n" + last.id)))
+			last := &page[detailsPage-1]
+			out.NextMarker = new(base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(key(last), 10) + "\n" + last.id)))
 		}
 		for i := range page {
 			d, err := c.detail(ctx, &page[i])
@@ -161,6 +168,28 @@ func (c *Certificates) ListCertificateDetails(ctx context.Context, in *flotilla.
 		return nil, err
 	}
 	return out, nil
+}
+
+// oldest is the begin of certificates, in ms, that are due by their age at a time.
+func (c *Certificates) oldest(at time.Time) int64 {
+	if c.cfg.RotationAge <= 0 {
+		return math.MinInt64
+	}
+	return at.Add(-c.cfg.RotationAge).UnixMilli()
+}
+
+// Why a certificate is due.
+const (
+	dueAge    = "AGE"
+	dueExpiry = "EXPIRY"
+)
+
+// due is when a certificate is to have been replaced, and why.
+func (c *Certificates) due(r *record) (at int64, why string) {
+	if aged := r.notBefore + c.cfg.RotationAge.Milliseconds(); c.cfg.RotationAge > 0 && aged < r.notAfter {
+		return aged, dueAge
+	}
+	return r.notAfter, dueExpiry
 }
 
 // detailed is a certificate with its rotation.
@@ -182,6 +211,8 @@ func (c *Certificates) detail(ctx context.Context, r *detailed) (*flotilla.Certi
 		CertificateId: &r.id, Status: &r.status, NotBefore: date(r.notBefore), NotAfter: date(r.notAfter), CaCertificateId: optional(r.caID),
 		Subject: new(cert.Subject.String()), Issuer: new(cert.Issuer.String()), SerialNumber: new(cert.SerialNumber.Text(16)), Things: things.Things,
 	}
+	at, why := c.due(&r.record)
+	d.Due, d.DueReason = date(at), &why
 	switch {
 	case r.finished != 0:
 		d.Rotation = new("REPLACED")
@@ -219,12 +250,22 @@ func selectRequestedBy(tx store.Tx, id string) (by string, created int64, err er
 	return by, created, err
 }
 
-// selectDetails pages by (not_after, id) over certificates that end between now and a time.
-func selectDetails(tx store.Tx, now, until int64, after pageKey, limit int) ([]detailed, error) {
-	rows, err := tx.Query(`SELECT c.id, c.der, c.status, c.ca_id, c.not_before, c.not_after, COALESCE(r.requested, 0), COALESCE(r.finished, 0)
-		FROM certificate c LEFT JOIN rotation r ON r.certificate_id = c.id
-		WHERE c.claim = '' AND c.not_after > $1 AND c.not_after <= $2 AND (c.not_after, c.id) > ($3, $4) ORDER BY c.not_after, c.id LIMIT $5`,
-		now, until, after.created, after.id, limit)
+const selectDetailed = `SELECT c.id, c.der, c.status, c.ca_id, c.not_before, c.not_after, COALESCE(r.requested, 0), COALESCE(r.finished, 0)
+	FROM certificate c LEFT JOIN rotation r ON r.certificate_id = c.id WHERE c.claim = '' AND c.not_after > $1 AND `
+
+// selectDetails pages by (not_after, id) over certificates that have not ended.
+func selectDetails(tx store.Tx, now int64, after pageKey, limit int) ([]detailed, error) {
+	return collectDetails(tx.Query(selectDetailed+`(c.not_after, c.id) > ($2, $3) ORDER BY c.not_after, c.id LIMIT $4`,
+		now, after.created, after.id, limit))
+}
+
+// selectDue pages by (not_before, id) over certificates that are ACTIVE, and end until a time or begin at oldest or before.
+func selectDue(tx store.Tx, now, until, oldest int64, after pageKey, limit int) ([]detailed, error) {
+	return collectDetails(tx.Query(selectDetailed+`c.status = 'ACTIVE' AND (c.not_after <= $2 OR c.not_before <= $3) AND (c.not_before, c.id) > ($4, $5)
+		ORDER BY c.not_before, c.id LIMIT $6`, now, until, oldest, after.created, after.id, limit))
+}
+
+func collectDetails(rows store.Rows, err error) ([]detailed, error) {
 	return collect(rows, err, func(r *detailed) []any {
 		return []any{&r.id, &r.der, &r.status, &r.caID, &r.notBefore, &r.notAfter, &r.requested, &r.finished}
 	})

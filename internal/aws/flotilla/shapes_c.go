@@ -19,6 +19,8 @@ type CertificateDetail struct {
 	SerialNumber    *string   `json:"serialNumber,omitzero"`
 	CaCertificateId *string   `json:"caCertificateId,omitzero"`
 	Rotation        *string   `json:"rotation,omitzero"`
+	Due             *aws.Time `json:"due,omitzero"`
+	DueReason       *string   `json:"dueReason,omitzero"`
 	Things          []string  `json:"things,omitzero"`
 }
 
@@ -59,6 +61,14 @@ func (s *CertificateDetail) encode(b []byte) []byte {
 	if s.Rotation != nil {
 		b = wire.AppendName(b, `"rotation":`)
 		b = wire.AppendString(b, *s.Rotation)
+	}
+	if s.Due != nil {
+		b = wire.AppendName(b, `"due":`)
+		b = wire.AppendTime(b, s.Due.Time)
+	}
+	if s.DueReason != nil {
+		b = wire.AppendName(b, `"dueReason":`)
+		b = wire.AppendString(b, *s.DueReason)
 	}
 	if s.Things != nil {
 		b = wire.AppendName(b, `"things":`)

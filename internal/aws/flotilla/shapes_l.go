@@ -332,16 +332,16 @@ func (s *ListAuditRecordsResponse) encode(b []byte) []byte {
 
 // ListCertificateDetailsRequest is the input of ListCertificateDetails.
 type ListCertificateDetailsRequest struct {
-	ExpiresWithinSeconds *int64  `json:"expiresWithinSeconds,omitzero"` // query expiresWithinSeconds
-	Marker               *string `json:"marker,omitzero"`               // query marker
+	DueWithinSeconds *int64  `json:"dueWithinSeconds,omitzero"` // query dueWithinSeconds
+	Marker           *string `json:"marker,omitzero"`           // query marker
 }
 
 func readListCertificateDetailsRequest(r *wire.Request, s *ListCertificateDetailsRequest) error {
 	d := new(wire.Decoder)
-	d.In("expiresWithinSeconds")
-	if text, ok := r.QueryValue("expiresWithinSeconds"); ok {
+	d.In("dueWithinSeconds")
+	if text, ok := r.QueryValue("dueWithinSeconds"); ok {
 		if v, ok := d.ParamLong(numberCertificateSeconds, text); ok {
-			s.ExpiresWithinSeconds = new(v)
+			s.DueWithinSeconds = new(v)
 		}
 	}
 	d.Out()
