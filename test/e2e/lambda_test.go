@@ -500,3 +500,30 @@ func TestEventsSurviveKill(t *testing.T) {
 	startProcess(t, data)
 	eventually(t, "all events to be done", func() bool { return lines(dir+"/count") >= 20 })
 }
+
+// A function of AWS Lambda, or of what speaks its API - another server here, at its endpoint - serves a rule's SQL.
+func TestRemoteFunction(t *testing.T) {
+	cloud := servertest.StartNode(t, t.TempDir())
+	makeFunction(t, cloud, "far", types.RuntimeProvidedal2023, "bootstrap", goZip(t))
+	t.Setenv("AWS_ACCESS_KEY_ID", cloud.AccessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", cloud.Secret)
+	d := servertest.Start(t, func(c *server.Config) {
+		c.Function.Endpoints = map[string]string{
+			functionARN("near"): "lambda://us-east-1/far?endpoint=" + cloud.Endpoints().API,
+			functionARN("gone"): "lambda://us-east-1/gone?endpoint=" + cloud.Endpoints().API,
+		}
+	})
+	n := d.Node(0)
+	makeRule(t, n, "ask", `SELECT aws_lambda("`+functionARN("near")+`", *).do AS done, aws_lambda("`+functionARN("gone")+`", *) AS none FROM 'test/in'`,
+		iottypes.Action{Republish: &iottypes.RepublishAction{RoleArn: new(roleARN), Topic: new("test/out"), Qos: new(int32(1))}})
+	b := connect5(t, n, n.Identity(t, "all", everything...), "b")
+	b.subscribe(t, 1, "test/out")
+	b.publish(t, "test/in", `{"do":"it"}`, 1)
+	if m := b.next(t); string(m.Payload) != `{"done":"it"}` {
+		t.Errorf("%s", m.Payload)
+	}
+	b.publish(t, "test/in", `{"do":"fail"}`, 1) // its error is Undefined, as on AWS
+	if m := b.next(t); string(m.Payload) != `{}` {
+		t.Errorf("%s", m.Payload)
+	}
+}
