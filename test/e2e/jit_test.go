@@ -12,6 +12,7 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -322,5 +323,39 @@ func TestHandshakeAloneRegistersNothing(t *testing.T) {
 	_ = c.Close()
 	if _, err := n.IoT().DescribeCertificate(t.Context(), &iot.DescribeCertificateInput{CertificateId: &id.ID}); err == nil {
 		t.Error("registered")
+	}
+}
+
+// A device that comes by HTTPS is provisioned by its first request, which is refused, and served from then on.
+func TestJustInTimeProvisioningOverHTTPS(t *testing.T) {
+	n := namingServer(servertest.Start(t).Node(0))
+	doc := servertest.PolicyDocument(n.Account(), "iot:Publish topic/test/*")
+	if _, err := n.IoT().CreatePolicy(t.Context(), &iot.CreatePolicyInput{PolicyName: new("device"), PolicyDocument: &doc}); err != nil {
+		t.Fatal(err)
+	}
+	ca := newAuthority(t, "ca", nil)
+	ca.register(t, n, byTemplate(jitpTemplate))
+	cert, key := issueBy(t, ca, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "meter", SerialNumber: "7"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	publish := func() int {
+		t.Helper()
+		c := &http.Client{Transport: &http.Transport{TLSClientConfig: n.ClientTLS(identityOf(cert, key)), DisableKeepAlives: true}, Timeout: patience}
+		resp, err := c.Post("https://"+n.Endpoints().HTTPS+"/topics/test/a?qos=1", "", strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	if code := publish(); code != http.StatusForbidden && code != http.StatusUnauthorized {
+		t.Errorf("the first request: %d", code)
+	}
+	if _, err := n.IoT().DescribeThing(t.Context(), &iot.DescribeThingInput{ThingName: new("meter")}); err != nil {
+		t.Error(err)
+	}
+	if code := publish(); code != http.StatusOK {
+		t.Errorf("the second request: %d", code)
 	}
 }
