@@ -129,7 +129,10 @@ func TestCertificateProviderSigns(t *testing.T) {
 // Nothing that a function may answer becomes a device's identity but a certificate for the key and subject of its request.
 func TestCertificateProviderHangs(t *testing.T) {
 	w := newWorld(t, storetest.Open(t), identity.Config{ProviderTimeout: 20 * time.Millisecond})
-	w.UseFunctions(functionOf(func(ctx context.Context, _ string, _ map[string]string) (string, error) { <-ctx.Done(); return "", ctx.Err() }))
+	w.UseFunctions(functionOf(func(ctx context.Context, _ string, _ map[string]string) (string, error) {
+		<-ctx.Done()
+		return "", ctx.Err()
+	}))
 	w.createProvider(t)
 	request := csr(t, ecKey(t, elliptic.P256()), pkix.Name{CommonName: "d1"})
 	_, err := w.CreatePending(t.Context(), request, w.clock.Now().Add(time.Hour), "p", "c")
