@@ -8,7 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const killedMemory = "it uses more memory than MemorySize"
+const (
+	killedMemory  = "it uses more memory than MemorySize"
+	killedTimeout = "timeout"
+)
 
 // limit bounds what a process may take, beside what checkMemory looks at: how much it may map for data at once, files,
 // and no core dumps. The numbers of files are Lambda's.

@@ -109,13 +109,18 @@ func (p *process) expire(r *run) {
 		p.mu.Unlock()
 		return
 	}
+	p.mu.Unlock()
+	p.kill(killedTimeout)
+	p.finish(r, p.timedOut(r), false)
+}
+
+// timedOut is the answer of a process that was killed since it did not answer in time.
+func (p *process) timedOut(r *run) *Result {
 	waited := p.pool.f.Timeout
 	if r.taken.IsZero() {
 		waited = initTimeout
 	}
-	p.mu.Unlock()
-	p.kill("timeout")
-	p.finish(r, failed("Sandbox.Timedout", fmt.Sprintf("RequestId: %s Error: Task timed out after %.2f seconds", r.RequestID, waited.Seconds())), false)
+	return failed("Sandbox.Timedout", fmt.Sprintf("RequestId: %s Error: Task timed out after %.2f seconds", r.RequestID, waited.Seconds()))
 }
 
 // finish ends the invocation r, if it is still under way; a process that lives goes back to the pool.
@@ -254,6 +259,10 @@ func (p *process) end(err error) {
 		if mine {
 			r.done <- outcome{again: true}
 		}
+		return
+	}
+	if killed == killedTimeout { // expire may come later than this
+		p.finish(r, p.timedOut(r), false)
 		return
 	}
 	p.finish(r, p.postMortem(r, err, initErr), false)
