@@ -6,35 +6,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/iot"
-	"github.com/aws/aws-sdk-go-v2/service/iot/types"
-	"github.com/aws/aws-sdk-go-v2/service/iotdataplane"
+	"flotilla/internal/api/client"
 )
 
 // Cloud is the back end of a fleet: it sets up, through the public APIs, what
 // devices and rules need.
 type Cloud struct {
-	iot     *iot.Client
-	data    *iotdataplane.Client
+	api     *client.Client
 	account string
 	region  string
 }
 
 // NewCloud talks to the API at endpoint (a URL) with an access key.
 func NewCloud(endpoint, region, accessKey, secretKey string) *Cloud {
-	creds := credentials.NewStaticCredentialsProvider(accessKey, secretKey, "")
-	return &Cloud{
-		region: region,
-		iot: iot.New(iot.Options{
-			Region: region, Credentials: creds, BaseEndpoint: &endpoint, RetryMaxAttempts: 3,
-		}),
-		data: iotdataplane.New(iotdataplane.Options{
-			Region: region, Credentials: creds, BaseEndpoint: &endpoint, RetryMaxAttempts: 3,
-		}),
-	}
+	return &Cloud{region: region, api: client.New(endpoint, region, accessKey, secretKey)}
 }
 
 // Names are what a story creates; they differ from run to run, so that a data
@@ -64,10 +53,17 @@ func NamesOf(run string) Names {
 func (n Names) telemetryTopic(thing string) string { return "telemetry/" + n.Run + "/" + thing }
 func (n Names) alertTopic(thing string) string     { return "alerts/" + n.Run + "/" + thing }
 
-type statement map[string]any
+// object is what a request or a document says by name.
+type object = map[string]any
+
+func (c *Cloud) iot(ctx context.Context, method, path string, in, out any) error {
+	return c.api.Call(ctx, "iot", method, path, in, out)
+}
+
+type statement = object
 
 func policyDocument(statements ...statement) string {
-	b, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": statements})
+	b, err := json.Marshal(object{"Version": "2012-10-17", "Statement": statements})
 	if err != nil {
 		panic("sim: " + err.Error())
 	}
@@ -81,20 +77,20 @@ func allow(action string, resources ...string) statement {
 // SetUp creates the claim certificate with its policy, the devices' policy, the
 // provisioning template and the two rules, and returns the claim certificate.
 func (c *Cloud) SetUp(ctx context.Context, n Names) (tls.Certificate, error) {
-	claim, err := c.iot.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{SetAsActive: true})
-	if err != nil {
+	var claim madeCertificate
+	if err := c.iot(ctx, http.MethodPost, "/keys-and-certificate?setAsActive=true", nil, &claim); err != nil {
 		return tls.Certificate{}, fmt.Errorf("create the claim certificate: %w", err)
 	}
-	cert, err := tls.X509KeyPair([]byte(*claim.CertificatePem), []byte(*claim.KeyPair.PrivateKey))
+	cert, err := claim.pair()
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("claim certificate: %w", err)
 	}
-	parts := strings.Split(*claim.CertificateArn, ":")
+	parts := strings.Split(claim.CertificateArn, ":")
 	if len(parts) != 6 {
-		return tls.Certificate{}, fmt.Errorf("claim certificate: %q is not an ARN", *claim.CertificateArn)
+		return tls.Certificate{}, fmt.Errorf("claim certificate: %q is not an ARN", claim.CertificateArn)
 	}
 	c.account = parts[4]
-	if err := c.claimPolicy(ctx, n, *claim.CertificateArn); err != nil {
+	if err := c.claimPolicy(ctx, n, claim.CertificateArn); err != nil {
 		return tls.Certificate{}, err
 	}
 	if err := c.devicePolicy(ctx, n); err != nil {
@@ -110,6 +106,30 @@ func (c *Cloud) arn(resource string) string {
 	return "arn:aws:iot:" + c.region + ":" + c.account + ":" + resource
 }
 
+// madeCertificate is the answer of CreateKeysAndCertificate.
+type madeCertificate struct {
+	CertificateArn, CertificatePem string
+	KeyPair                        struct{ PrivateKey string }
+}
+
+func (m *madeCertificate) pair() (tls.Certificate, error) {
+	return tls.X509KeyPair([]byte(m.CertificatePem), []byte(m.KeyPair.PrivateKey))
+}
+
+// policy creates a policy and attaches it to target, an ARN, unless that is "".
+func (c *Cloud) policy(ctx context.Context, name, document, target string) error {
+	if err := c.iot(ctx, http.MethodPost, client.Path("policies", name), object{"policyDocument": document}, nil); err != nil {
+		return fmt.Errorf("create the policy %s: %w", name, err)
+	}
+	if target == "" {
+		return nil
+	}
+	if err := c.iot(ctx, http.MethodPut, client.Path("target-policies", name), object{"target": target}, nil); err != nil {
+		return fmt.Errorf("attach the policy %s: %w", name, err)
+	}
+	return nil
+}
+
 // claimPolicy lets a claim certificate provision, and nothing else.
 func (c *Cloud) claimPolicy(ctx context.Context, n Names, certificateARN string) error {
 	var topics, filters []string
@@ -121,13 +141,7 @@ func (c *Cloud) claimPolicy(ctx context.Context, n Names, certificateARN string)
 		allow("iot:Connect", c.arn("client/claim-*")),
 		allow("iot:Publish", topics...), allow("iot:Receive", topics...), allow("iot:Subscribe", filters...),
 	)
-	if _, err := c.iot.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: &n.ClaimPolicy, PolicyDocument: &document}); err != nil {
-		return fmt.Errorf("create the claim policy: %w", err)
-	}
-	if _, err := c.iot.AttachPolicy(ctx, &iot.AttachPolicyInput{PolicyName: &n.ClaimPolicy, Target: &certificateARN}); err != nil {
-		return fmt.Errorf("attach the claim policy: %w", err)
-	}
-	return nil
+	return c.policy(ctx, n.ClaimPolicy, document, certificateARN)
 }
 
 // devicePolicy lets a device be the thing that its certificate is attached to.
@@ -137,43 +151,41 @@ func (c *Cloud) devicePolicy(ctx context.Context, n Names) error {
 	document := policyDocument(
 		statement{
 			"Effect": "Allow", "Action": "iot:Connect", "Resource": c.arn("client/" + thing),
-			"Condition": map[string]any{"Bool": map[string]any{"iot:Connection.Thing.IsAttached": "true"}},
+			"Condition": object{"Bool": object{"iot:Connection.Thing.IsAttached": "true"}},
 		},
 		allow("iot:Publish", c.arn("topic/"+n.telemetryTopic(thing)), c.arn("topic/"+shadow)),
 		allow("iot:Subscribe", c.arn("topicfilter/"+shadow+"/*")),
 		allow("iot:Receive", c.arn("topic/"+shadow+"/*")),
 	)
-	if _, err := c.iot.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: &n.DevicePolicy, PolicyDocument: &document}); err != nil {
-		return fmt.Errorf("create the device policy: %w", err)
-	}
-	return nil
+	return c.policy(ctx, n.DevicePolicy, document, "")
 }
 
 func (c *Cloud) template(ctx context.Context, n Names) error {
-	ref := func(name string) map[string]any { return map[string]any{"Ref": name} }
-	body, err := json.Marshal(map[string]any{
-		"Parameters": map[string]any{
-			"SerialNumber":              map[string]any{"Type": "String"},
-			"AWS::IoT::Certificate::Id": map[string]any{"Type": "String"},
+	ref := func(name string) object { return object{"Ref": name} }
+	body, err := json.Marshal(object{
+		"Parameters": object{
+			"SerialNumber":              object{"Type": "String"},
+			"AWS::IoT::Certificate::Id": object{"Type": "String"},
 		},
-		"Resources": map[string]any{
-			"thing": map[string]any{"Type": "AWS::IoT::Thing", "Properties": map[string]any{
-				"ThingName":        map[string]any{"Fn::Join": []any{"", []any{"qs-" + n.Run + "-", ref("SerialNumber")}}},
-				"AttributePayload": map[string]any{"serialNumber": ref("SerialNumber"), "run": n.Run},
+		"Resources": object{
+			"thing": object{"Type": "AWS::IoT::Thing", "Properties": object{
+				"ThingName":        object{"Fn::Join": []any{"", []any{"qs-" + n.Run + "-", ref("SerialNumber")}}},
+				"AttributePayload": object{"serialNumber": ref("SerialNumber"), "run": n.Run},
 			}},
-			"certificate": map[string]any{"Type": "AWS::IoT::Certificate", "Properties": map[string]any{
+			"certificate": object{"Type": "AWS::IoT::Certificate", "Properties": object{
 				"CertificateId": ref("AWS::IoT::Certificate::Id"), "Status": "Active",
 			}},
-			"policy": map[string]any{"Type": "AWS::IoT::Policy", "Properties": map[string]any{"PolicyName": n.DevicePolicy}},
+			"policy": object{"Type": "AWS::IoT::Policy", "Properties": object{"PolicyName": n.DevicePolicy}},
 		},
 	})
 	if err != nil {
 		return err
 	}
-	text, enabled, role := string(body), true, "arn:aws:iam::"+c.account+":role/provisioning"
-	if _, err := c.iot.CreateProvisioningTemplate(ctx, &iot.CreateProvisioningTemplateInput{
-		TemplateName: &n.Template, TemplateBody: &text, Enabled: &enabled, ProvisioningRoleArn: &role,
-	}); err != nil {
+	in := object{
+		"templateName": n.Template, "templateBody": string(body), "enabled": true,
+		"provisioningRoleArn": "arn:aws:iam::" + c.account + ":role/provisioning",
+	}
+	if err := c.iot(ctx, http.MethodPost, "/provisioning-templates", in, nil); err != nil {
 		return fmt.Errorf("create the provisioning template: %w", err)
 	}
 	return nil
@@ -182,34 +194,31 @@ func (c *Cloud) template(ctx context.Context, n Names) error {
 // rules creates the fan-out: all telemetry to a stream and to the archive, hot
 // readings to the alert topic and back to MQTT.
 func (c *Cloud) rules(ctx context.Context, n Names) error {
-	version := "2016-03-23"
 	role := "arn:aws:iam::" + c.account + ":role/rules"
-	key, topicARN, republish := "${topic(3)}", "arn:aws:sns:"+c.region+":"+c.account+":"+n.Topic, "alerts/"+n.Run+"/${topic(3)}"
-	qos := int32(1)
+	topicARN := "arn:aws:sns:" + c.region + ":" + c.account + ":" + n.Topic
 	for _, r := range []struct {
 		name, sql string
-		actions   []types.Action
+		actions   []object
 	}{
 		{
 			n.TelemetryRule,
 			"SELECT *, topic(3) AS thing, timestamp() AS receivedAt FROM 'telemetry/" + n.Run + "/+'",
-			[]types.Action{
-				{Kinesis: &types.KinesisAction{RoleArn: &role, StreamName: &n.Stream, PartitionKey: &key}},
-				{Firehose: &types.FirehoseAction{RoleArn: &role, DeliveryStreamName: &n.Archive}},
+			[]object{
+				{"kinesis": object{"roleArn": role, "streamName": n.Stream, "partitionKey": "${topic(3)}"}},
+				{"firehose": object{"roleArn": role, "deliveryStreamName": n.Archive}},
 			},
 		},
 		{
 			n.AlertRule,
 			"SELECT topic(3) AS thing, temperature, sequence, battery.volts AS volts FROM 'telemetry/" + n.Run + "/+' WHERE temperature > 80",
-			[]types.Action{
-				{Sns: &types.SnsAction{RoleArn: &role, TargetArn: &topicARN, MessageFormat: types.MessageFormatRaw}},
-				{Republish: &types.RepublishAction{RoleArn: &role, Topic: &republish, Qos: &qos}},
+			[]object{
+				{"sns": object{"roleArn": role, "targetArn": topicARN, "messageFormat": "RAW"}},
+				{"republish": object{"roleArn": role, "topic": "alerts/" + n.Run + "/${topic(3)}", "qos": 1}},
 			},
 		},
 	} {
-		if _, err := c.iot.CreateTopicRule(ctx, &iot.CreateTopicRuleInput{RuleName: &r.name, TopicRulePayload: &types.TopicRulePayload{
-			Sql: &r.sql, AwsIotSqlVersion: &version, Actions: r.actions,
-		}}); err != nil {
+		in := object{"sql": r.sql, "awsIotSqlVersion": "2016-03-23", "actions": r.actions}
+		if err := c.iot(ctx, http.MethodPost, client.Path("rules", r.name), in, nil); err != nil {
 			return fmt.Errorf("create rule %s: %w", r.name, err)
 		}
 	}
@@ -219,8 +228,8 @@ func (c *Cloud) rules(ctx context.Context, n Names) error {
 // Operator makes a certificate that may listen to the alerts of the run, as a
 // dashboard would.
 func (c *Cloud) Operator(ctx context.Context, n Names) (tls.Certificate, error) {
-	made, err := c.iot.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{SetAsActive: true})
-	if err != nil {
+	var made madeCertificate
+	if err := c.iot(ctx, http.MethodPost, "/keys-and-certificate?setAsActive=true", nil, &made); err != nil {
 		return tls.Certificate{}, fmt.Errorf("create the operator's certificate: %w", err)
 	}
 	name := "qs-" + n.Run + "-operator"
@@ -229,22 +238,19 @@ func (c *Cloud) Operator(ctx context.Context, n Names) (tls.Certificate, error) 
 		allow("iot:Subscribe", c.arn("topicfilter/"+n.alertTopic("*"))),
 		allow("iot:Receive", c.arn("topic/"+n.alertTopic("*"))),
 	)
-	if _, err := c.iot.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: &name, PolicyDocument: &document}); err != nil {
-		return tls.Certificate{}, fmt.Errorf("create the operator's policy: %w", err)
+	if err := c.policy(ctx, name, document, made.CertificateArn); err != nil {
+		return tls.Certificate{}, err
 	}
-	if _, err := c.iot.AttachPolicy(ctx, &iot.AttachPolicyInput{PolicyName: &name, Target: made.CertificateArn}); err != nil {
-		return tls.Certificate{}, fmt.Errorf("attach the operator's policy: %w", err)
-	}
-	return tls.X509KeyPair([]byte(*made.CertificatePem), []byte(*made.KeyPair.PrivateKey))
+	return made.pair()
 }
 
 // Configure writes the desired state of a thing.
-func (c *Cloud) Configure(ctx context.Context, thing string, desired map[string]any) error {
-	body, err := json.Marshal(map[string]any{"state": map[string]any{"desired": desired}})
+func (c *Cloud) Configure(ctx context.Context, thing string, desired object) error {
+	body, err := json.Marshal(object{"state": object{"desired": desired}})
 	if err != nil {
 		return err
 	}
-	if _, err := c.data.UpdateThingShadow(ctx, &iotdataplane.UpdateThingShadowInput{ThingName: &thing, Payload: body}); err != nil {
+	if err := c.api.Call(ctx, "iotdata", http.MethodPost, client.Path("things", thing, "shadow"), body, nil); err != nil {
 		return fmt.Errorf("%s: desired: %w", thing, err)
 	}
 	return nil
@@ -253,35 +259,41 @@ func (c *Cloud) Configure(ctx context.Context, thing string, desired map[string]
 // Applied tells whether the thing's shadow shows the desired state as reported,
 // with nothing left to do.
 func (c *Cloud) Applied(ctx context.Context, thing string) error {
-	out, err := c.data.GetThingShadow(ctx, &iotdataplane.GetThingShadowInput{ThingName: &thing})
-	if err != nil {
+	var out []byte
+	if err := c.api.Call(ctx, "iotdata", http.MethodGet, client.Path("things", thing, "shadow"), nil, &out); err != nil {
 		return fmt.Errorf("%s: shadow: %w", thing, err)
 	}
 	var doc struct {
 		State struct {
-			Reported map[string]any  `json:"reported"`
+			Reported object          `json:"reported"`
 			Delta    json.RawMessage `json:"delta"`
 		} `json:"state"`
 	}
-	if err := json.Unmarshal(out.Payload, &doc); err != nil {
+	if err := json.Unmarshal(out, &doc); err != nil {
 		return fmt.Errorf("%s: shadow: %w", thing, err)
 	}
 	if len(doc.State.Delta) > 0 || len(doc.State.Reported) == 0 {
-		return errors.New(thing + ": the configuration was not applied: " + string(out.Payload))
+		return errors.New(thing + ": the configuration was not applied: " + string(out))
 	}
 	return nil
 }
 
 // Things counts the things whose attribute run is the run's.
 func (c *Cloud) Things(ctx context.Context, run string) (int, error) {
-	p := iot.NewListThingsPaginator(c.iot, &iot.ListThingsInput{AttributeName: new("run"), AttributeValue: &run})
+	query := url.Values{"attributeName": {"run"}, "attributeValue": {run}}
 	n := 0
-	for p.HasMorePages() {
-		page, err := p.NextPage(ctx)
-		if err != nil {
+	for {
+		var page struct {
+			Things    []struct{}
+			NextToken string
+		}
+		if err := c.iot(ctx, http.MethodGet, "/things?"+query.Encode(), nil, &page); err != nil {
 			return n, fmt.Errorf("list things: %w", err)
 		}
 		n += len(page.Things)
+		if page.NextToken == "" {
+			return n, nil
+		}
+		query.Set("nextToken", page.NextToken)
 	}
-	return n, nil
 }
