@@ -152,8 +152,8 @@ func (x *Index) loadGroup(ctx context.Context, name string) (*shape, error) {
 	return &shape{group: d}, nil
 }
 
-// document makes the values of a shape, in order.
-func (x *Index) document(d *shape, s *settings) query.Document {
+// document makes the values of a shape, in order. Dynamic groups are not among them: they follow from what is.
+func (x *Index) document(d *shape, s *settings, dynamic dynamicGroups) query.Document {
 	var doc query.Document
 	text := func(field string, list ...*string) {
 		for _, t := range list {
@@ -183,7 +183,9 @@ func (x *Index) document(d *shape, s *settings) query.Document {
 		text("thingTypeName", t.ThingTypeName)
 		count("registry.version", d.version)
 		for _, g := range t.ThingGroupNames {
-			text("thingGroupNames", &g)
+			if !dynamic.has(g) {
+				text("thingGroupNames", &g)
+			}
 		}
 		if c := t.Connectivity; c != nil {
 			count("connectivity.timestamp", value(c.Timestamp))

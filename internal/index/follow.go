@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -184,10 +186,15 @@ func (x *Index) index(ctx context.Context, tx store.Tx, list []mark) error {
 		return err
 	}
 	x.db.AfterCommit(ctx, func() { x.switchTo(s) })
-	w := &writing{x: x, tx: tx, s: s}
+	dynamic, err := x.dynamicGroups(ctx)
+	if err != nil {
+		return err
+	}
+	w := &writing{x: x, tx: tx, s: s, dynamic: dynamic}
 	for kind := range w.known {
 		w.known[kind] = map[string]int64{}
 	}
+	slices.SortFunc(list, func(a, b mark) int { return strings.Compare(a.name, b.name) }) // nodes wait for each other in one order
 	for _, m := range list {
 		if err := w.one(ctx, m); err != nil {
 			return fmt.Errorf("index: %s: %w", m.name, err)
@@ -207,9 +214,17 @@ type writing struct {
 	tx    store.Tx
 	s     *settings
 	known [kinds]map[string]int64 // numbers of fields
+
+	dynamic dynamicGroups
 }
 
 func (w *writing) one(ctx context.Context, m mark) error {
+	grouped := m.kind == things && len(w.dynamic) > 0 && w.s.on(things)
+	if grouped {
+		if _, err := w.x.deps.Dynamic.TouchThing(ctx, m.name); err != nil {
+			return err
+		}
+	}
 	d, err := w.x.load(ctx, w.tx, w.s, m.kind, m.name)
 	if err != nil {
 		return err
@@ -220,7 +235,12 @@ func (w *writing) one(ctx context.Context, m mark) error {
 	}
 	var doc query.Document
 	if d != nil {
-		doc = w.x.document(d, w.s)
+		doc = w.x.document(d, w.s, w.dynamic)
+		if grouped {
+			if err := w.x.regroup(ctx, w.dynamic, m.name, doc); err != nil {
+				return err
+			}
+		}
 	}
 	return w.replace(m, old, doc, d != nil)
 }
@@ -301,7 +321,7 @@ func (x *Index) look(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return x.buildDynamic(ctx)
 }
 
 // reap takes nodes that no longer run off the list.

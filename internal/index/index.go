@@ -26,6 +26,18 @@ type Registry interface {
 	ListThingGroups(context.Context, *iot.ListThingGroupsRequest) (*iot.ListThingGroupsResponse, error)
 }
 
+// DynamicGroups is what this room asks of the registry about dynamic thing groups. Methods join a transaction in ctx.
+type DynamicGroups interface {
+	// DynamicThingGroups gives those that have things, by name; BUILDING until DynamicThingGroupBuilt.
+	DynamicThingGroups(ctx context.Context) ([]*iot.DescribeThingGroupResponse, error)
+	// SetDynamicThingGroups has a thing be in some and not in others, as far as it exists and there is room.
+	SetDynamicThingGroups(ctx context.Context, thing string, in, out []string) error
+	DynamicThingGroupBuilt(ctx context.Context, name, query string) error
+	// TouchThing has nodes that do something about the same thing wait for each other until the transaction ends.
+	TouchThing(ctx context.Context, thing string) (exists bool, err error)
+	ListThingsInThingGroup(context.Context, *iot.ListThingsInThingGroupRequest) (*iot.ListThingsInThingGroupResponse, error)
+}
+
 // Shadows is what this room asks of shadow. It joins a transaction in ctx; a shadow that does not exist is
 // iotdata.ResourceNotFoundException.
 type Shadows interface {
@@ -53,6 +65,7 @@ type Deps struct {
 	Account  aws.Account
 	DB       *store.DB
 	Registry Registry
+	Dynamic  DynamicGroups // nil: there are none
 	Shadows  Shadows
 	Changes  Changes
 	NodeID   string
@@ -73,6 +86,8 @@ type Index struct {
 
 	on           atomic.Bool // something is indexed
 	connectivity atomic.Bool // that things are connected, too
+
+	queries atomic.Pointer[map[string]*query.Query] // of dynamic groups, by text; nil values do not parse
 
 	marks  marks
 	wake   chan struct{} // marks are there

@@ -48,7 +48,8 @@ func newWorld(t testing.TB, db *store.DB, cfg index.Config) *world {
 	w.registry = registry.New(registry.Config{Limits: "unlimited"}, registry.Deps{Account: acct, DB: db, Changes: w})
 	w.shadows = shadow.New(db, w.registry, w, shadow.Config{Changed: func(n string) { w.ThingChanged(n) }})
 	w.registry.Use(nil, w.shadows, nil)
-	w.Index = index.New(cfg, index.Deps{Account: acct, DB: db, Registry: w.registry, Shadows: w.shadows, Changes: w, NodeID: "n1"})
+	w.Index = index.New(cfg, index.Deps{Account: acct, DB: db, Registry: w.registry, Dynamic: w.registry, Shadows: w.shadows, Changes: w, NodeID: "n1"})
+	w.registry.UseIndex(w.Index)
 	w.OnChange("thing", w.ThingChanged)
 	w.OnChange("group", w.GroupChanged)
 	if err := w.Begin(w.ctx); err != nil {

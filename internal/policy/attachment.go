@@ -78,7 +78,10 @@ func (p *Policies) target(ctx context.Context, target string) (limit int, err er
 		return p.cfg.MaxPerCertificate, err
 	}
 	if name, ok := strings.CutPrefix(target, p.account.ARN("iot", groupTarget)); ok {
-		_, err := p.groups.DescribeThingGroup(ctx, &iot.DescribeThingGroupRequest{ThingGroupName: name})
+		g, err := p.groups.DescribeThingGroup(ctx, &iot.DescribeThingGroupRequest{ThingGroupName: name})
+		if err == nil && g.QueryString != nil {
+			err = &iot.InvalidRequestException{Message: "Thing group " + name + " is dynamic and can't have policies"}
+		}
 		return p.cfg.MaxPerThingGroup, err
 	}
 	return 0, &iot.InvalidRequestException{Message: "Invalid target: " + target}

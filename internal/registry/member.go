@@ -20,7 +20,7 @@ func (r *Registry) AddThingToThingGroup(ctx context.Context, in *iot.AddThingToT
 	if err != nil {
 		return nil, err
 	}
-	if err := r.regroup(ctx, thing, []string{group}, nil); err != nil {
+	if err := r.regroup(ctx, thing, []string{group}, nil, value(in.OverrideDynamicGroups)); err != nil {
 		return nil, err
 	}
 	return &iot.AddThingToThingGroupResponse{}, nil
@@ -35,7 +35,7 @@ func (r *Registry) RemoveThingFromThingGroup(ctx context.Context, in *iot.Remove
 	if err != nil {
 		return nil, err
 	}
-	if err := r.regroup(ctx, thing, nil, []string{group}); err != nil {
+	if err := r.regroup(ctx, thing, nil, []string{group}, false); err != nil {
 		return nil, err
 	}
 	return &iot.RemoveThingFromThingGroupResponse{}, nil
@@ -55,7 +55,7 @@ func (r *Registry) UpdateThingGroupsForThing(ctx context.Context, in *iot.Update
 			return nil, invalid("Thing group %s can't be added and removed together", g)
 		}
 	}
-	if err := r.regroup(ctx, thing, in.ThingGroupsToAdd, in.ThingGroupsToRemove); err != nil {
+	if err := r.regroup(ctx, thing, in.ThingGroupsToAdd, in.ThingGroupsToRemove, value(in.OverrideDynamicGroups)); err != nil {
 		return nil, err
 	}
 	return &iot.UpdateThingGroupsForThingResponse{}, nil
@@ -69,8 +69,9 @@ func (r *Registry) pair(thingName, thingARN, groupName, groupARN *string) (thing
 	return thing, group, err
 }
 
-// regroup changes the groups of a thing.
-func (r *Registry) regroup(ctx context.Context, thing string, add, remove []string) error {
+// regroup changes the groups of a thing. With override it leaves a dynamic
+// group where it is in too many.
+func (r *Registry) regroup(ctx context.Context, thing string, add, remove []string, override bool) error {
 	return r.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
 		if err := touchThing(tx, thing); err != nil {
 			return noThing(err, thing)
@@ -80,12 +81,15 @@ func (r *Registry) regroup(ctx context.Context, thing string, add, remove []stri
 			if err != nil {
 				return noGroup(err, name)
 			}
+			if g.query != "" {
+				return byQueryOnly(&g)
+			}
 			if err := r.leave(ctx, tx, thing, &g); err != nil {
 				return err
 			}
 		}
 		for _, name := range add {
-			if err := r.join(ctx, tx, thing, name); err != nil {
+			if err := r.join(ctx, tx, thing, name, override); err != nil {
 				return err
 			}
 		}
@@ -103,10 +107,17 @@ func (r *Registry) leave(ctx context.Context, tx store.Tx, thing string, g *grou
 	return err
 }
 
-func (r *Registry) join(ctx context.Context, tx store.Tx, thing, name string) error {
+func byQueryOnly(g *group) error {
+	return invalid("Thing group %s is dynamic: its query alone says which things are in it", g.name)
+}
+
+func (r *Registry) join(ctx context.Context, tx store.Tx, thing, name string, override bool) error {
 	g, err := selectGroup(tx, name)
 	if err != nil {
 		return noGroup(err, name)
+	}
+	if g.query != "" {
+		return byQueryOnly(&g)
 	}
 	has, err := selectGroupsOfThing(tx, thing, "", maxMemberships)
 	if err != nil {
@@ -120,15 +131,27 @@ func (r *Registry) join(ctx context.Context, tx store.Tx, thing, name string) er
 			return invalid("Thing %s can't be added to thing group %s: it is in %s, of the same hierarchy", thing, name, has[i].name)
 		}
 	}
+	if len(has) >= r.cfg.MaxGroupsPerThing && override {
+		if i := slices.IndexFunc(has, func(g group) bool { return g.query != "" }); i >= 0 {
+			if err := r.leave(ctx, tx, thing, &has[i]); err != nil {
+				return err
+			}
+			has = slices.Delete(has, i, i+1)
+		}
+	}
 	if len(has) >= r.cfg.MaxGroupsPerThing {
 		return invalid("Thing %s is in the maximum number of thing groups (%d)", thing, r.cfg.MaxGroupsPerThing)
 	}
-	if _, err := insertMember(tx, thing, &g); err != nil {
-		return err
+	return r.enter(ctx, tx, thing, &g)
+}
+
+func (r *Registry) enter(ctx context.Context, tx store.Tx, thing string, g *group) error {
+	is, err := insertMember(tx, thing, g)
+	if is {
+		r.membershipEvent(ctx, added, thing, g)
+		r.membershipChanged(ctx, "+", thing, g)
 	}
-	r.membershipEvent(ctx, added, thing, &g)
-	r.membershipChanged(ctx, "+", thing, &g)
-	return nil
+	return err
 }
 
 // membershipChanged announces that a thing came into a group, and so into those above it, or left them.

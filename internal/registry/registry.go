@@ -48,6 +48,13 @@ type Shadows interface {
 	DeleteAll(ctx context.Context, thingName string) error
 }
 
+// Queries is what this room asks of the fleet index.
+type Queries interface {
+	// CheckQuery gives a ResourceNotFoundException or IndexNotReadyException for an index that can't be searched, an
+	// InvalidQueryException or InvalidRequestException for a query that is none. name and version may be nil.
+	CheckQuery(ctx context.Context, name *string, query string, version *string) error
+}
+
 // Exists tells whether a resource of another room exists: nil, or its
 // ResourceNotFoundException. ctx may carry a transaction.
 type Exists func(ctx context.Context, name string) error
@@ -61,6 +68,7 @@ type Config struct {
 	MaxSearchable        int           `name:"registry.max-searchable-attributes" default:"0" help:"Most searchable attributes of a thing type. 0: 3, or 50 under --limits unlimited."`
 	MaxGroupsPerThing    int           `name:"registry.max-groups-per-thing" default:"0" help:"Most thing groups that a thing is added to. 0: 10, or 100 under --limits unlimited."`
 	MaxGroupDepth        int           `name:"registry.max-group-depth" default:"0" help:"Most levels of a hierarchy of thing groups. 0: 7, or 32 under --limits unlimited."`
+	MaxDynamicGroups     int           `name:"registry.max-dynamic-groups" default:"0" help:"Most dynamic thing groups. 0: 100, or 10000 under --limits unlimited."`
 	MaxChildGroups       int           `name:"registry.max-child-groups" default:"0" help:"Most groups that have the same parent. 0: 100, or 100000 under --limits unlimited."`
 	MaxTags              int           `name:"registry.max-tags" default:"0" help:"Most tags of a resource. 0: 50, or 1000 under --limits unlimited."`
 	ThingTypeDeletionLag time.Duration `name:"registry.thing-type-deletion-wait" default:"0" help:"How long a thing type must have been deprecated before it is deleted. 0: 5m under --limits aws, else no wait."`
@@ -83,6 +91,7 @@ func (c Config) withDefaults() Config {
 		{&c.MaxGroupsPerThing, 10, 100},
 		{&c.MaxGroupDepth, 7, 32},
 		{&c.MaxChildGroups, 100, 100_000},
+		{&c.MaxDynamicGroups, 100, 10_000},
 		{&c.MaxTags, 50, 1000},
 		{&c.CachedThings, 32768, 32768},
 	} {
@@ -121,6 +130,7 @@ type Registry struct {
 	certificates Certificates
 	policies     Policies
 	shadows      Shadows
+	queries      Queries
 	taggable     map[string]Exists
 	events       Events
 	log          *slog.Logger
@@ -154,6 +164,10 @@ func New(cfg Config, d Deps) *Registry {
 func (r *Registry) Use(p Policies, s Shadows, taggable map[string]Exists) {
 	r.policies, r.shadows, r.taggable = p, s, taggable
 }
+
+// UseIndex plugs in the fleet index, without which there are no dynamic thing
+// groups; call it once, before the first request.
+func (r *Registry) UseIndex(q Queries) { r.queries = q }
 
 // Resources as ARNs name them.
 const (

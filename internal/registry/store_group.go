@@ -99,7 +99,15 @@ type group struct {
 	description      string
 	attributes       map[string]string
 	version, created int64
+	query            string // what a dynamic group's things are found by; "" = a static group
+	built            int64
 }
+
+// What group.built says besides the version whose query all memberships follow.
+const (
+	unbuilt = 0
+	leaving = -1 // it is being deleted and gets no things any more
+)
 
 // root is the name of the top of the hierarchy.
 func (g *group) root() string {
@@ -109,7 +117,7 @@ func (g *group) root() string {
 	return g.name
 }
 
-const groupColumns = `g.name, g.number, g.id, g.parent, g.ancestors, g.description, g.attributes, g.version, g.created`
+const groupColumns = `g.name, g.number, g.id, g.parent, g.ancestors, g.description, g.attributes, g.version, g.created, g.query, g.query_built`
 
 // groupRow scans a group.
 type groupRow struct {
@@ -119,7 +127,7 @@ type groupRow struct {
 
 func (r *groupRow) fields() []any {
 	g := &r.group
-	return []any{&g.name, &g.number, &g.id, &g.parent, &r.ancestors, &g.description, &r.attributes, &g.version, &g.created}
+	return []any{&g.name, &g.number, &g.id, &g.parent, &r.ancestors, &g.description, &r.attributes, &g.version, &g.created, &g.query, &g.built}
 }
 
 func (r *groupRow) decode() error {
@@ -149,9 +157,9 @@ func selectGroup(tx store.Tx, name string) (group, error) {
 }
 
 func insertGroup(tx store.Tx, g *group) (bool, error) {
-	n, err := tx.Exec(`INSERT INTO thing_group (name, number, id, parent, ancestors, description, attributes, version, created)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO NOTHING`,
-		g.name, g.number, g.id, g.parent, encode(g.ancestors), g.description, encode(g.attributes), g.version, g.created)
+	n, err := tx.Exec(`INSERT INTO thing_group (name, number, id, parent, ancestors, description, attributes, version, created, query)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (name) DO NOTHING`,
+		g.name, g.number, g.id, g.parent, encode(g.ancestors), g.description, encode(g.attributes), g.version, g.created, g.query)
 	if err != nil || n == 0 {
 		return false, err
 	}
@@ -164,8 +172,8 @@ func insertGroup(tx store.Tx, g *group) (bool, error) {
 }
 
 func updateGroup(tx store.Tx, g *group) error {
-	_, err := tx.Exec(`UPDATE thing_group SET description = $2, attributes = $3, version = $4 WHERE name = $1`,
-		g.name, g.description, encode(g.attributes), g.version)
+	_, err := tx.Exec(`UPDATE thing_group SET description = $2, attributes = $3, version = $4, query = $5, query_built = $6 WHERE name = $1`,
+		g.name, g.description, encode(g.attributes), g.version, g.query, g.built)
 	return err
 }
 
@@ -229,6 +237,12 @@ func selectGroupNames(tx store.Tx, which level, parent, prefix, from string, lim
 func selectGroupsOfThing(tx store.Tx, thing, after string, limit int) ([]group, error) {
 	rows, err := tx.Query(`SELECT `+groupColumns+` FROM thing_group_member m JOIN thing_group g ON g.number = m.group_number
 		WHERE m.thing = $1 AND g.name > $2 ORDER BY g.name LIMIT $3`, thing, after, limit)
+	return groups(collect(rows, err, (*groupRow).fields))
+}
+
+// selectDynamicGroups gives the dynamic groups, up to limit.
+func selectDynamicGroups(tx store.Tx, limit int) ([]group, error) {
+	rows, err := tx.Query(`SELECT `+groupColumns+` FROM thing_group g WHERE g.query <> '' ORDER BY g.name LIMIT $1`, limit)
 	return groups(collect(rows, err, (*groupRow).fields))
 }
 

@@ -45,12 +45,20 @@ func (r *Registry) CreateThingGroup(ctx context.Context, in *iot.CreateThingGrou
 	if err := r.setGroup(&g, in.ThingGroupProperties); err != nil {
 		return nil, err
 	}
-	var id string
-	err := r.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+	id, err := r.createGroup(ctx, &g, in.Tags)
+	if err != nil {
+		return nil, err
+	}
+	return &iot.CreateThingGroupResponse{ThingGroupName: &g.name, ThingGroupArn: new(r.arn(groupResource, g.name)), ThingGroupId: &id}, nil
+}
+
+// createGroup writes a new group, unless the same one is there, and gives its id.
+func (r *Registry) createGroup(ctx context.Context, g *group, tags []*iot.Tag) (id string, err error) {
+	return id, r.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
 		old, err := selectGroup(tx, g.name)
 		if err == nil {
 			id = old.id
-			if old.parent == g.parent && old.description == g.description && maps.Equal(old.attributes, g.attributes) {
+			if old.parent == g.parent && old.description == g.description && maps.Equal(old.attributes, g.attributes) && old.query == g.query {
 				return nil
 			}
 			return &iot.ResourceAlreadyExistsException{
@@ -61,12 +69,18 @@ func (r *Registry) CreateThingGroup(ctx context.Context, in *iot.CreateThingGrou
 		if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		if err := r.place(tx, &g); err != nil {
+		if g.query != "" {
+			err = r.roomForDynamic(tx)
+			g.ancestors = []string{}
+		} else {
+			err = r.place(tx, g)
+		}
+		if err != nil {
 			return err
 		}
 		g.id = uuid.NewString()
 		id = g.id
-		made, err := insertGroup(tx, &g)
+		made, err := insertGroup(tx, g)
 		if err != nil {
 			return err
 		}
@@ -79,17 +93,13 @@ func (r *Registry) CreateThingGroup(ctx context.Context, in *iot.CreateThingGrou
 				return err
 			}
 		}
-		r.groupEvent(ctx, created, &g)
+		r.groupEvent(ctx, created, g)
 		r.changed(ctx, kindGroup, g.name)
 		if g.parent != "" {
-			r.hierarchyEvent(ctx, added, &g)
+			r.hierarchyEvent(ctx, added, g)
 		}
-		return r.tagNew(tx, r.arn(groupResource, g.name), in.Tags)
+		return r.tagNew(tx, r.arn(groupResource, g.name), tags)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &iot.CreateThingGroupResponse{ThingGroupName: &g.name, ThingGroupArn: new(r.arn(groupResource, g.name)), ThingGroupId: &id}, nil
 }
 
 // place finds a new group's ancestors and checks that there is room below its
@@ -102,6 +112,9 @@ func (r *Registry) place(tx store.Tx, g *group) error {
 	parent, err := selectGroup(tx, g.parent)
 	if err != nil {
 		return noGroup(err, g.parent)
+	}
+	if parent.query != "" {
+		return invalid("Thing group %s is dynamic and can't be a parent", g.parent)
 	}
 	g.ancestors = append(slices.Clone(parent.ancestors), parent.name)
 	if len(g.ancestors) >= r.cfg.MaxGroupDepth {
@@ -129,7 +142,11 @@ func (r *Registry) DescribeThingGroup(ctx context.Context, in *iot.DescribeThing
 	if err != nil {
 		return nil, noGroup(err, in.ThingGroupName)
 	}
-	return &iot.DescribeThingGroupResponse{
+	return r.describeGroup(&g), nil
+}
+
+func (r *Registry) describeGroup(g *group) *iot.DescribeThingGroupResponse {
+	out := &iot.DescribeThingGroupResponse{
 		ThingGroupName: &g.name, ThingGroupId: &g.id, ThingGroupArn: new(r.arn(groupResource, g.name)), Version: &g.version,
 		ThingGroupProperties: &iot.ThingGroupProperties{
 			ThingGroupDescription: optional(g.description), AttributePayload: &iot.AttributePayload{Attributes: g.attributes},
@@ -137,7 +154,15 @@ func (r *Registry) DescribeThingGroup(ctx context.Context, in *iot.DescribeThing
 		ThingGroupMetadata: &iot.ThingGroupMetadata{
 			ParentGroupName: optional(g.parent), RootToParentThingGroups: r.named(groupResource, g.ancestors), CreationDate: date(g.created),
 		},
-	}, nil
+	}
+	if g.query != "" {
+		out.IndexName, out.QueryString, out.QueryVersion = new(dynamicIndex), &g.query, new(dynamicVersion)
+		out.Status = new(iot.DynamicGroupStatusActive)
+		if g.built <= unbuilt {
+			out.Status = new(iot.DynamicGroupStatusBuilding)
+		}
+	}
+	return out
 }
 
 // UpdateThingGroup changes description and attributes and raises the version.
@@ -145,16 +170,29 @@ func (r *Registry) DescribeThingGroup(ctx context.Context, in *iot.DescribeThing
 // Errors: iot.VersionConflictException (expectedVersion), ResourceNotFoundException, InvalidRequestException.
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateThingGroup.html
 func (r *Registry) UpdateThingGroup(ctx context.Context, in *iot.UpdateThingGroupRequest) (*iot.UpdateThingGroupResponse, error) {
-	var version int64
-	err := r.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
-		g, err := selectGroup(tx, in.ThingGroupName)
-		if err != nil {
-			return noGroup(err, in.ThingGroupName)
+	version, err := r.updateGroup(ctx, in.ThingGroupName, in.ExpectedVersion, func(g *group) error {
+		if g.query != "" {
+			return invalid("Thing group %s is dynamic: use UpdateDynamicThingGroup", g.name)
 		}
-		if err := checkVersion(in.ExpectedVersion, g.version, "thing group", g.name); err != nil {
+		return r.setGroup(g, in.ThingGroupProperties)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &iot.UpdateThingGroupResponse{Version: &version}, nil
+}
+
+// updateGroup changes a group and gives its new version.
+func (r *Registry) updateGroup(ctx context.Context, name string, expected *int64, change func(*group) error) (version int64, err error) {
+	return version, r.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+		g, err := selectGroup(tx, name)
+		if err != nil {
+			return noGroup(err, name)
+		}
+		if err := checkVersion(expected, g.version, "thing group", g.name); err != nil {
 			return err
 		}
-		if err := r.setGroup(&g, in.ThingGroupProperties); err != nil {
+		if err := change(&g); err != nil {
 			return err
 		}
 		g.version++
@@ -163,10 +201,6 @@ func (r *Registry) UpdateThingGroup(ctx context.Context, in *iot.UpdateThingGrou
 		r.changed(ctx, kindGroup, g.name)
 		return updateGroup(tx, &g)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &iot.UpdateThingGroupResponse{Version: &version}, nil
 }
 
 // membersAtOnce is how many memberships one transaction of DeleteThingGroup
@@ -181,9 +215,17 @@ const membersAtOnce = 500
 // Errors: iot.VersionConflictException (expectedVersion), InvalidRequestException (children).
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteThingGroup.html
 func (r *Registry) DeleteThingGroup(ctx context.Context, in *iot.DeleteThingGroupRequest) (*iot.DeleteThingGroupResponse, error) {
+	if err := r.deleteGroup(ctx, in.ThingGroupName, in.ExpectedVersion, false); err != nil {
+		return nil, err
+	}
+	return &iot.DeleteThingGroupResponse{}, nil
+}
+
+// deleteGroup deletes a group of the kind that the caller means.
+func (r *Registry) deleteGroup(ctx context.Context, name string, expected *int64, dynamic bool) error {
 	for done := false; !done; {
 		err := r.db.Write(ctx, func(ctx context.Context, tx store.Tx) error {
-			g, err := selectGroup(tx, in.ThingGroupName)
+			g, err := selectGroup(tx, name)
 			if errors.Is(err, store.ErrNotFound) {
 				done = true
 				return nil
@@ -191,35 +233,53 @@ func (r *Registry) DeleteThingGroup(ctx context.Context, in *iot.DeleteThingGrou
 			if err != nil {
 				return err
 			}
-			if err := checkVersion(in.ExpectedVersion, g.version, "thing group", g.name); err != nil {
-				return err
-			}
-			n, err := countChildren(tx, g.name, 1)
-			if err != nil {
-				return err
-			}
-			if n > 0 {
-				return invalid("Cannot delete thing group : %s when there are still child groups attached to it", g.name)
-			}
-			done, err = r.shrink(ctx, tx, &g)
-			if err != nil || !done {
-				return err
-			}
-			if err := deleteTags(tx, r.arn(groupResource, g.name)); err != nil {
-				return err
-			}
-			if g.parent != "" {
-				r.hierarchyEvent(ctx, removed, &g)
-			}
-			r.groupEvent(ctx, deleted, &g)
-			r.changed(ctx, kindGroup, g.name)
-			return deleteGroup(tx, &g)
+			done, err = r.deletePart(ctx, tx, &g, expected, dynamic)
+			return err
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return &iot.DeleteThingGroupResponse{}, nil
+	return nil
+}
+
+// deletePart does as much of a group's deletion as a transaction should; done when it is gone.
+func (r *Registry) deletePart(ctx context.Context, tx store.Tx, g *group, expected *int64, dynamic bool) (done bool, err error) {
+	switch {
+	case dynamic && g.query == "":
+		return false, invalid("Thing group %s is not dynamic: use DeleteThingGroup", g.name)
+	case !dynamic && g.query != "":
+		return false, invalid("Thing group %s is dynamic: use DeleteDynamicThingGroup", g.name)
+	}
+	if err := checkVersion(expected, g.version, "thing group", g.name); err != nil {
+		return false, err
+	}
+	n, err := countChildren(tx, g.name, 1)
+	if err != nil {
+		return false, err
+	}
+	if n > 0 {
+		return false, invalid("Cannot delete thing group : %s when there are still child groups attached to it", g.name)
+	}
+	if dynamic && g.built != leaving {
+		g.built = leaving
+		if err := updateGroup(tx, g); err != nil {
+			return false, err
+		}
+	}
+	done, err = r.shrink(ctx, tx, g)
+	if err != nil || !done {
+		return false, err
+	}
+	if err := deleteTags(tx, r.arn(groupResource, g.name)); err != nil {
+		return false, err
+	}
+	if g.parent != "" {
+		r.hierarchyEvent(ctx, removed, g)
+	}
+	r.groupEvent(ctx, deleted, g)
+	r.changed(ctx, kindGroup, g.name)
+	return true, deleteGroup(tx, g)
 }
 
 // shrink ends some memberships of a group that is being deleted; done when none
