@@ -2,12 +2,20 @@ package account
 
 import (
 	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"flotilla/internal/aws"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/store"
 )
+
+// maxEvents is how many events of a node wait to be published before further ones are dropped.
+const maxEvents = 100_000
 
 // Deps are the others that the room works with.
 type Deps struct {
@@ -16,19 +24,45 @@ type Deps struct {
 	// of AWS; "" when there is none.
 	Endpoint func(endpointType string) string
 	// Events are the event types that this build publishes when they are enabled.
-	Events []string
-	Now    func() time.Time // time.Now when nil
+	Events    []string
+	Publisher Publisher
+	NodeID    string
+	MaxEvents int // that wait to be published on this node; 0: 100,000
+	Log       *slog.Logger
+	Metrics   *prometheus.Registry // nil: none
+	Now       func() time.Time     // time.Now when nil
 }
 
 // Account is the room. It is safe for concurrent use.
-type Account struct{ Deps }
+type Account struct {
+	Deps
+	wake    chan struct{} // events wait
+	waiting atomic.Int64  // how many, about
+	dropped prometheus.Counter
 
-// New makes the room.
+	reading sync.Mutex
+	read    atomic.Int64             // ms, when enabled was; 0 = it must be
+	enabled atomic.Pointer[[]string] // event types
+}
+
+// New makes the room; [Account.Run] publishes events.
 func New(d Deps) *Account {
 	if d.Now == nil {
 		d.Now = time.Now
 	}
-	return &Account{d}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.MaxEvents <= 0 {
+		d.MaxEvents = maxEvents
+	}
+	a := &Account{Deps: d, wake: make(chan struct{}, 1), dropped: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "flotilla_account_events_dropped_total", Help: "Events that were not published, as too many waited.",
+	})}
+	if d.Metrics != nil {
+		d.Metrics.MustRegister(a.dropped)
+	}
+	return a
 }
 
 // defaultEndpoint is the type that a request without one means.

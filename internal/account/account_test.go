@@ -34,6 +34,9 @@ func TestDescribeEndpoint(t *testing.T) {
 func TestEventConfigurations(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		a := account.New(account.Deps{DB: db, Events: []string{iot.EventTypeThing}})
+		if a.Enabled(t.Context(), iot.EventTypeThing) {
+			t.Error("enabled before it was")
+		}
 		ctx := t.Context()
 		set := func(kind string, on bool) error {
 			_, err := a.UpdateEventConfigurations(ctx, &iot.UpdateEventConfigurationsRequest{
@@ -59,6 +62,9 @@ func TestEventConfigurations(t *testing.T) {
 			t.Fatal(err)
 		}
 		check(true)
+		if !a.Enabled(t.Context(), iot.EventTypeThing) || a.Enabled(t.Context(), iot.EventTypeJob) {
+			t.Error("an update is not followed")
+		}
 		if err := set(iot.EventTypeJob, false); err != nil {
 			t.Fatal(err)
 		}

@@ -1,3 +1,3 @@
 // Package account answers for the account as a whole: where its endpoints are,
-// which registry events are published.
+// which events are published, and the events that wait to be.
 package account

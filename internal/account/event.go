@@ -106,6 +106,7 @@ func (a *Account) UpdateEventConfigurations(ctx context.Context, in *iot.UpdateE
 	if err != nil {
 		return nil, err
 	}
+	a.read.Store(0)
 	return &iot.UpdateEventConfigurationsResponse{}, nil
 }
 

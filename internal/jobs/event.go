@@ -4,13 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/jobs/rollout"
-	"flotilla/internal/mqtt"
 	"flotilla/internal/store"
 )
 
@@ -18,16 +16,17 @@ import (
 type Events interface {
 	// Enabled tells whether events of a type, one of iot.EventType..., are published. It is quick.
 	Enabled(ctx context.Context, eventType string) bool
+	// Emit publishes an event, a JSON document, once the Write in ctx has committed.
+	Emit(ctx context.Context, topic string, payload []byte) error
 }
 
 // Operations of events of jobs.
 const (
-	jobCompleted  = "completed"
-	jobCanceled   = "canceled"
-	jobDeleted    = "deleted"
-	jobCanceling  = "cancellation_in_progress"
-	jobDeleting   = "deletion_in_progress"
-	eventDeadline = 10 * time.Second // for publishing one
+	jobCompleted = "completed"
+	jobCanceled  = "canceled"
+	jobDeleted   = "deleted"
+	jobCanceling = "cancellation_in_progress"
+	jobDeleting  = "deletion_in_progress"
 )
 
 // processDetails are the counts that an event shows.
@@ -63,22 +62,14 @@ type event struct {
 	StatusDetails   map[string]string `json:"statusDetails,omitempty"`
 }
 
-// emit publishes an event after the commit of what it tells of. It is lost if the node ends between.
-func (j *Jobs) emit(ctx context.Context, topic string, e event) {
+// emit publishes an event of what the Write in ctx does.
+func (j *Jobs) emit(ctx context.Context, topic string, e event) error {
 	e.EventID, e.Timestamp = uuid.NewString(), j.cfg.Now().Unix()
 	payload, err := json.Marshal(e)
 	if err != nil {
 		panic("jobs: " + err.Error()) // strings and numbers always marshal
 	}
-	m := &mqtt.Message{Topic: "$aws/events/" + topic + "/" + e.JobID + "/" + e.Operation, Payload: payload, QoS: 1, Received: j.cfg.Now()}
-	j.DB.AfterCommit(ctx, func() {
-		// What the commit was for has its own deadline, and is done.
-		ctx, cancel := context.WithTimeout(context.Background(), eventDeadline)
-		defer cancel()
-		if err := j.Publisher.Publish(ctx, m); err != nil {
-			j.Log.Warn("an event can't be published", "job", e.JobID, "err", err)
-		}
-	})
+	return j.Events.Emit(ctx, "$aws/events/"+topic+"/"+e.JobID+"/"+e.Operation, payload)
 }
 
 func (j *Jobs) wants(ctx context.Context, eventType string) bool {
@@ -109,17 +100,17 @@ func (j *Jobs) jobEvent(ctx context.Context, tx store.Tx, b *job, operation stri
 			e.CompletedAt = b.completed
 		}
 	}
-	j.emit(ctx, "job", e)
-	return nil
+	return j.emit(ctx, "job", e)
 }
 
 // executionEvent tells of an execution that has ended, or was deleted; its status is then what it was before.
-func (j *Jobs) executionEvent(ctx context.Context, e *execution, operation string) {
-	if j.wants(ctx, iot.EventTypeJobExecution) {
-		j.emit(ctx, "jobExecution", event{
-			EventType: iot.EventTypeJobExecution, Operation: operation, JobID: e.jobID, ThingArn: j.thingARN(e.thing), Status: e.status, StatusDetails: e.details,
-		})
+func (j *Jobs) executionEvent(ctx context.Context, e *execution, operation string) error {
+	if !j.wants(ctx, iot.EventTypeJobExecution) {
+		return nil
 	}
+	return j.emit(ctx, "jobExecution", event{
+		EventType: iot.EventTypeJobExecution, Operation: operation, JobID: e.jobID, ThingArn: j.thingARN(e.thing), Status: e.status, StatusDetails: e.details,
+	})
 }
 
 // save is saveExecution, and tells when the execution has ended.
@@ -127,10 +118,10 @@ func (j *Jobs) save(ctx context.Context, tx store.Tx, e *execution, was string) 
 	if err := saveExecution(tx, e, was); err != nil {
 		return err
 	}
-	if !e.pending() {
-		j.executionEvent(ctx, e, strings.ToLower(e.status))
+	if e.pending() {
+		return nil
 	}
-	return nil
+	return j.executionEvent(ctx, e, strings.ToLower(e.status))
 }
 
 // canceledEvent tells that the cancellation of a job is over, when nothing is left to be canceled.

@@ -11,6 +11,11 @@ import (
 
 func (w *world) Enabled(context.Context, string) bool { return true }
 
+func (w *world) Emit(ctx context.Context, topic string, payload []byte) error {
+	w.db.AfterCommit(ctx, func() { _ = w.Publish(ctx, &mqtt.Message{Topic: topic, Payload: payload}) })
+	return nil
+}
+
 // event waits for an event of a topic below $aws/events/, of which there is one.
 func (w *world) event(topic string) (got map[string]any) {
 	w.t.Helper()

@@ -187,8 +187,7 @@ func (j *Jobs) DeleteJobExecution(ctx context.Context, in *iot.DeleteJobExecutio
 		if head, err = headOf(tx, e.thing); err != nil {
 			return err
 		}
-		j.executionEvent(ctx, e, jobDeleted)
-		return deleteExecution(tx, e)
+		return errors.Join(j.executionEvent(ctx, e, jobDeleted), deleteExecution(tx, e))
 	})
 	if err != nil {
 		return nil, err

@@ -456,7 +456,9 @@ func (j *Jobs) erase(ctx context.Context, tx store.Tx, b *job) (tell []told, mor
 			}
 			tell = append(tell, told{e.thing, head})
 		}
-		j.executionEvent(ctx, e, jobDeleted)
+		if err := j.executionEvent(ctx, e, jobDeleted); err != nil {
+			return nil, false, err
+		}
 		if _, err := tx.Exec(`DELETE FROM job_execution WHERE job_id = $1 AND thing = $2`, b.id, e.thing); err != nil {
 			return nil, false, err
 		}

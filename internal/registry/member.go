@@ -101,7 +101,9 @@ func (r *Registry) regroup(ctx context.Context, thing string, add, remove []stri
 func (r *Registry) leave(ctx context.Context, tx store.Tx, thing string, g *group) error {
 	was, err := deleteMember(tx, thing, g)
 	if was {
-		r.membershipEvent(ctx, removed, thing, g)
+		if err := r.membershipEvent(ctx, removed, thing, g); err != nil {
+			return err
+		}
 		r.membershipChanged(ctx, "-", thing, g)
 	}
 	return err
@@ -148,7 +150,9 @@ func (r *Registry) join(ctx context.Context, tx store.Tx, thing, name string, ov
 func (r *Registry) enter(ctx context.Context, tx store.Tx, thing string, g *group) error {
 	is, err := insertMember(tx, thing, g)
 	if is {
-		r.membershipEvent(ctx, added, thing, g)
+		if err := r.membershipEvent(ctx, added, thing, g); err != nil {
+			return err
+		}
 		r.membershipChanged(ctx, "+", thing, g)
 	}
 	return err

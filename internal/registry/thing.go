@@ -42,9 +42,13 @@ func (r *Registry) CreateThing(ctx context.Context, in *iot.CreateThingRequest) 
 		if made {
 			id = t.id
 			r.changed(ctx, kindThing, t.name)
-			r.thingEvent(ctx, created, &t)
+			if err := r.thingEvent(ctx, created, &t); err != nil {
+				return err
+			}
 			if t.typeName != "" {
-				r.typeAssociationEvent(ctx, added, t.name, t.typeName)
+				if err := r.typeAssociationEvent(ctx, added, t.name, t.typeName); err != nil {
+					return err
+				}
 			}
 			return nil
 		}
@@ -154,13 +158,19 @@ func (r *Registry) UpdateThing(ctx context.Context, in *iot.UpdateThingRequest) 
 			return err
 		}
 		r.changed(ctx, kindThing, t.name)
-		r.thingEvent(ctx, updated, &t)
+		if err := r.thingEvent(ctx, updated, &t); err != nil {
+			return err
+		}
 		if old.typeName != t.typeName {
 			if old.typeName != "" {
-				r.typeAssociationEvent(ctx, removed, t.name, old.typeName)
+				if err := r.typeAssociationEvent(ctx, removed, t.name, old.typeName); err != nil {
+					return err
+				}
 			}
 			if t.typeName != "" {
-				r.typeAssociationEvent(ctx, added, t.name, t.typeName)
+				if err := r.typeAssociationEvent(ctx, added, t.name, t.typeName); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -214,9 +224,13 @@ func (r *Registry) DeleteThing(ctx context.Context, in *iot.DeleteThingRequest) 
 		}
 		r.changed(ctx, kindThing, t.name)
 		if t.typeName != "" {
-			r.typeAssociationEvent(ctx, removed, t.name, t.typeName)
+			if err := r.typeAssociationEvent(ctx, removed, t.name, t.typeName); err != nil {
+				return err
+			}
 		}
-		r.thingEvent(ctx, deleted, &t)
+		if err := r.thingEvent(ctx, deleted, &t); err != nil {
+			return err
+		}
 		return nil
 	})
 	if err != nil {

@@ -93,10 +93,14 @@ func (r *Registry) createGroup(ctx context.Context, g *group, tags []*iot.Tag) (
 				return err
 			}
 		}
-		r.groupEvent(ctx, created, g)
+		if err := r.groupEvent(ctx, created, g); err != nil {
+			return err
+		}
 		r.changed(ctx, kindGroup, g.name)
 		if g.parent != "" {
-			r.hierarchyEvent(ctx, added, g)
+			if err := r.hierarchyEvent(ctx, added, g); err != nil {
+				return err
+			}
 		}
 		return r.tagNew(tx, r.arn(groupResource, g.name), tags)
 	})
@@ -197,7 +201,9 @@ func (r *Registry) updateGroup(ctx context.Context, name string, expected *int64
 		}
 		g.version++
 		version = g.version
-		r.groupEvent(ctx, updated, &g)
+		if err := r.groupEvent(ctx, updated, &g); err != nil {
+			return err
+		}
 		r.changed(ctx, kindGroup, g.name)
 		return updateGroup(tx, &g)
 	})
@@ -275,9 +281,13 @@ func (r *Registry) deletePart(ctx context.Context, tx store.Tx, g *group, expect
 		return false, err
 	}
 	if g.parent != "" {
-		r.hierarchyEvent(ctx, removed, g)
+		if err := r.hierarchyEvent(ctx, removed, g); err != nil {
+			return false, err
+		}
 	}
-	r.groupEvent(ctx, deleted, g)
+	if err := r.groupEvent(ctx, deleted, g); err != nil {
+		return false, err
+	}
 	r.changed(ctx, kindGroup, g.name)
 	return true, deleteGroup(tx, g)
 }
@@ -300,7 +310,9 @@ func (r *Registry) shrink(ctx context.Context, tx store.Tx, g *group) (done bool
 		if _, err := deleteMember(tx, thing, g); err != nil {
 			return false, err
 		}
-		r.membershipEvent(ctx, removed, thing, g)
+		if err := r.membershipEvent(ctx, removed, thing, g); err != nil {
+			return false, err
+		}
 		r.membershipChanged(ctx, "-", thing, g)
 		r.changed(ctx, kindThing, thing)
 	}

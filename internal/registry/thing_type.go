@@ -75,7 +75,9 @@ func (r *Registry) CreateThingType(ctx context.Context, in *iot.CreateThingTypeR
 		}
 		id = ty.id
 		if made {
-			r.typeEvent(ctx, created, &ty)
+			if err := r.typeEvent(ctx, created, &ty); err != nil {
+				return err
+			}
 			return r.tagNew(tx, r.arn(typeResource, ty.name), in.Tags)
 		}
 		old, err := selectType(tx, ty.name)
@@ -211,7 +213,9 @@ func (r *Registry) changeType(ctx context.Context, name string, change func(*thi
 		if err := change(&ty); err != nil {
 			return err
 		}
-		r.typeEvent(ctx, updated, &ty)
+		if err := r.typeEvent(ctx, updated, &ty); err != nil {
+			return err
+		}
 		return updateType(tx, &ty)
 	})
 }
@@ -244,7 +248,9 @@ func (r *Registry) DeleteThingType(ctx context.Context, in *iot.DeleteThingTypeR
 		if err := deleteTags(tx, r.arn(typeResource, ty.name)); err != nil {
 			return err
 		}
-		r.typeEvent(ctx, deleted, &ty)
+		if err := r.typeEvent(ctx, deleted, &ty); err != nil {
+			return err
+		}
 		return deleteType(tx, ty.name)
 	})
 	if err != nil {

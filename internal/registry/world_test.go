@@ -30,12 +30,13 @@ type world struct {
 	listeners map[string][]func(string)
 	changes   []string // kind/key
 	events    []event
+	unwanted  string // an event type
 	now       time.Time
 	detached  []string
 	shadows   []string // things whose shadows were deleted
 }
 
-type event struct{ kind, topic, payload string }
+type event struct{ topic, payload string }
 
 func newWorld(t testing.TB, db *store.DB, cfg registry.Config) *world {
 	t.Helper()
@@ -79,10 +80,20 @@ func (w *world) announced() string {
 	return s
 }
 
-func (w *world) RegistryEvent(kind, topic string, payload []byte) {
+// Enabled tells that all events but one are wanted.
+func (w *world) Enabled(_ context.Context, eventType string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.events = append(w.events, event{kind, topic, string(payload)})
+	return w.unwanted != eventType
+}
+
+func (w *world) Emit(ctx context.Context, topic string, payload []byte) error {
+	w.db.AfterCommit(ctx, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.events = append(w.events, event{topic, string(payload)})
+	})
+	return nil
 }
 
 func (w *world) advance(d time.Duration) {

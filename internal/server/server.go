@@ -143,10 +143,13 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	if err != nil {
 		return nil, err
 	}
+	r.account = account.New(account.Deps{
+		DB: db, Endpoint: s.endpoint, Events: account.Published, Publisher: late, NodeID: nodeID, Log: log, Metrics: metrics,
+	})
 	r.certificates = identity.New(cfg.Identity, identity.Deps{Account: acct, DB: db, Changes: news, Authority: authority, Log: log})
 	s.background(r.certificates.Run)
 	cfg.Registry.Limits = cfg.Limits
-	r.registry = registry.New(cfg.Registry, registry.Deps{Account: acct, DB: db, Changes: news, Certificates: r.certificates, Log: log})
+	r.registry = registry.New(cfg.Registry, registry.Deps{Account: acct, DB: db, Changes: news, Certificates: r.certificates, Events: r.account, Log: log})
 	follow := newChanges(news) // after the registry, whose memory forgets before others ask
 	r.policies = policy.New(cfg.Policy, policy.Deps{
 		Account: acct, DB: db, Changes: news, Principals: r.certificates, Things: r.registry, Groups: r.registry, Tags: r.registry, Log: log,
@@ -184,8 +187,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	followIndex(follow, r.index)
 	s.background(r.index.Run)
 	cfg.Jobs.Limits = cfg.Limits
-	events := &wantedEvents{account: &r.account}
-	r.jobs = jobs.New(cfg.Jobs, jobs.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Events: events, Objects: objects, Log: log})
+	r.jobs = jobs.New(cfg.Jobs, jobs.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Events: r.account, Objects: objects, Log: log})
 	followThings(news, r.jobs)
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
@@ -208,7 +210,6 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	})
 	r.authorizers.Use(r.domains)
 	r.registry.Use(r.policies, r.shadows, r.taggable())
-	r.account = account.New(account.Deps{DB: db, Endpoint: s.endpoint})
 
 	r.identities = iam.NewIdentities(keys, resourceTags{r.registry})
 	if r.audit, err = s.openAudit(ctx, dir, db, nodeID); err != nil {
@@ -255,6 +256,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		defer cancel()
 		return r.gateway.Close(ctx)
 	})
+	s.background(r.account.Run)
 	s.background(r.jobs.Run)
 	outer := http.NewServeMux()
 	observe.Mount(outer, &s.health, metrics)
