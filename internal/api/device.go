@@ -186,11 +186,15 @@ func (d *door) admits(x *exchange, how string) bool {
 	return d.Domains == nil || d.Domains.Admits(x.serverName(), how)
 }
 
-// signed serves a caller with an access key: the data planes, whole.
+// signed serves a caller with an access key: the data planes and objects.
 func (d *door) signed(x *exchange) {
 	sig, err := parseSignature(x.r, x.query)
 	if err != nil {
 		x.fail(err)
+		return
+	}
+	if sig.service == scopeS3 {
+		d.s.serveSigned(x, sig)
 		return
 	}
 	switch service := d.s.byScope[sig.service]; service {

@@ -56,6 +56,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serveSigned serves a request that bears a signature.
 func (s *Server) serveSigned(x *exchange, sig *signature) {
+	if sig.service == scopeS3 {
+		s.serveObjects(x, sig)
+		return
+	}
 	query := s.queries[sig.service]
 	principal, err := s.authenticate(x.r.Context(), x, sig)
 	switch {
@@ -100,7 +104,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // parse takes the request line apart. Requests that no AWS API has end here.
 func (x *exchange) parse() error {
 	switch x.r.Method {
-	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
 	default:
 		x.w.Header().Set("Allow", "GET, POST, PUT, PATCH, DELETE")
 		return &aws.CommonError{Status: http.StatusMethodNotAllowed, Code: "MethodNotAllowedException", Message: "The method " + printable(x.r.Method) + " is not allowed."}

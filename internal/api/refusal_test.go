@@ -217,7 +217,6 @@ func TestRefusedRequests(t *testing.T) {
 		code, message                 string
 	}{
 		"other service":   {"dynamodb", "POST", "/", "{}", 501, "NotImplementedException", "The service dynamodb is not implemented."},
-		"s3":              {"s3", "GET", "/", "", 501, "NotImplementedException", "s3"},
 		"no handler":      {"iot", "GET", "/thing-types", "", 501, "NotImplementedException", "The operation ListThingTypes is not implemented."},
 		"no such path":    {"iot", "GET", "/thingz", "", 404, "UnknownOperationException", "GET /thingz"},
 		"other method":    {"iot", "PUT", "/things", "", 405, "MethodNotAllowedException", "PUT"},

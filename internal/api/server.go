@@ -55,6 +55,7 @@ type Keys interface {
 type Deps struct {
 	Account     aws.Account
 	Keys        Keys
+	Objects     Objects              // nil: there are none
 	Permissions Permissions          // nil: nobody may do anything
 	Audit       Audit                // nil: changes are not recorded
 	AuditReads  bool                 // operations that only read are recorded, too
@@ -70,6 +71,7 @@ type Server struct {
 	cfg         Config
 	account     aws.Account
 	keys        Keys
+	objects     Objects
 	permissions Permissions
 	auditor     Audit
 	auditReads  bool
@@ -105,7 +107,7 @@ func New(cfg Config, d Deps) *Server {
 	all := &bounds{reading: make(chan struct{}, cfg.MaxConcurrent), running: make(chan struct{}, cfg.MaxConcurrent)}
 	all.complete(cfg)
 	s := &Server{
-		cfg: cfg, account: d.Account, keys: d.Keys, permissions: d.Permissions, auditor: d.Audit, auditReads: d.AuditReads,
+		cfg: cfg, account: d.Account, keys: d.Keys, objects: d.Objects, permissions: d.Permissions, auditor: d.Audit, auditReads: d.AuditReads,
 		denials: refusals{limit: rate.NewLimiter(rate.Every(deniedEvery), deniedBurst)}, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
 		services: []*service{control, data, jobs, functions, operator},
 		byScope: map[string]*service{

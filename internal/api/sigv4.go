@@ -233,20 +233,25 @@ func (s *Server) verify(sig *signature, secret string, r *http.Request, path, ra
 		if err != nil {
 			return "", err
 		}
-		sum := sha256.Sum256(request)
-		text := make([]byte, 0, 192)
-		text = append(text, algorithm+"\n"...)
-		text = append(text, sig.timeText...)
-		text = append(text, '\n')
-		text = append(text, sig.date+"/"+sig.region+"/"+sig.service+"/aws4_request\n"...)
-		text = hex.AppendEncode(text, sum[:])
-		m := hmac.New(sha256.New, key)
-		m.Write(text)
-		if hmac.Equal(m.Sum(nil), sig.mac[:]) {
+		if hmac.Equal(sig.sign(key, request), sig.mac[:]) {
 			return signed, nil
 		}
 	}
 	return "", mismatch()
+}
+
+// sign computes the signature of a canonical request.
+func (sig *signature) sign(key, request []byte) []byte {
+	sum := sha256.Sum256(request)
+	text := make([]byte, 0, 192)
+	text = append(text, algorithm+"\n"...)
+	text = append(text, sig.timeText...)
+	text = append(text, '\n')
+	text = append(text, sig.date+"/"+sig.region+"/"+sig.service+"/aws4_request\n"...)
+	text = hex.AppendEncode(text, sum[:])
+	m := hmac.New(sha256.New, key)
+	m.Write(text)
+	return m.Sum(nil)
 }
 
 // unsigned names a header with a meaning that the signature does not cover, or

@@ -16,6 +16,7 @@ import (
 
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/mqtt"
+	"flotilla/internal/object"
 	"flotilla/internal/telemetry"
 )
 
@@ -221,7 +222,11 @@ func TestObjectsAtAnEndpoint(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	w := newWorld(t, openDB(t))
-	w.cfg.S3.URL, w.cfg.S3.AccessKey, w.cfg.S3.SecretKey = server.URL, "AK", "SK"
+	service, err := object.Endpoint{URL: server.URL, AccessKey: "AK", SecretKey: "SK"}.Open("us-east-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.objects = service
 	e := w.start(t)
 	create(t, e, "r", payload("SELECT * FROM 'in'", s3("bucket", "a/${n}.json")))
 	w.mustPublish(t, e, "in", `{"n":1}`)

@@ -72,8 +72,6 @@ type Config struct {
 	FirehoseBytes    int           `name:"rules.firehose-bytes" default:"67108864" help:"Bytes of messages after which an archive file is written."`
 	FirehoseRows     int           `name:"rules.firehose-rows" default:"200000" help:"Messages after which an archive file is written."`
 	FirehoseFormat   string        `name:"rules.firehose-format" default:"parquet" enum:"parquet,jsonl" help:"Format of archive files: parquet or jsonl."`
-
-	S3 action.Endpoint `embed:""`
 }
 
 func (c Config) withDefaults() Config {
@@ -118,11 +116,11 @@ type Deps struct {
 	External sql.External
 	// Functions are those of the lambda action; nil: it fails.
 	Functions action.Functions
-	// Archive and Objects are the directories of the firehose and s3 actions.
-	Archive, Objects string
-	Log              *slog.Logger
-	Metrics          prometheus.Registerer
-	Now              func() time.Time // time.Now when nil
+	Archive   string         // directory of the firehose action
+	Objects   action.Objects // of the s3 action; nil: it fails
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+	Now       func() time.Time // time.Now when nil
 }
 
 // Engine is the room. It is safe for concurrent use.
@@ -178,7 +176,7 @@ func New(cfg Config, d Deps) (*Engine, error) {
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.env = action.Env{
-		Account: d.Account, Functions: d.Functions, Publisher: d.Publisher, Conn: d.Bus.Conn(), Log: d.Log, Now: d.Now,
+		Account: d.Account, Functions: d.Functions, Objects: d.Objects, Publisher: d.Publisher, Conn: d.Bus.Conn(), Log: d.Log, Now: d.Now,
 		Streams: action.Streams{
 			Max: cfg.MaxStreams, MaxBytes: cfg.StreamMaxBytes, MaxAge: cfg.StreamMaxAge,
 			Duplicates: min(cfg.StreamDuplicates, cfg.StreamMaxAge), Replicas: cfg.StreamReplicas,
@@ -203,21 +201,6 @@ func (e *Engine) openDestinations() error {
 		}
 		e.env.Archive = archive
 		e.closers = append(e.closers, archive.Close)
-	}
-	switch {
-	case e.cfg.S3.URL != "":
-		objects, err := e.cfg.S3.Open(e.d.Account.Region)
-		if err != nil {
-			return err
-		}
-		e.env.Objects = objects
-	case e.d.Objects != "":
-		objects, err := action.OpenDirectory(e.d.Objects)
-		if err != nil {
-			return err
-		}
-		e.env.Objects = objects
-		e.closers = append(e.closers, objects.Close)
 	}
 	return nil
 }

@@ -17,7 +17,9 @@ import (
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/bus"
 	"flotilla/internal/mqtt"
+	"flotilla/internal/object"
 	"flotilla/internal/rules"
+	"flotilla/internal/rules/action"
 	"flotilla/internal/store"
 	"flotilla/internal/store/storetest"
 )
@@ -60,12 +62,13 @@ func (g *gateway) all() []*mqtt.Message {
 
 // world is what an engine stands on.
 type world struct {
-	db  *store.DB
-	bus *bus.Bus
-	out *gateway
-	dir string
-	cfg rules.Config
-	ext func(*rules.Deps)
+	db      *store.DB
+	bus     *bus.Bus
+	out     *gateway
+	dir     string
+	cfg     rules.Config
+	ext     func(*rules.Deps)
+	objects action.Objects // nil: files of dir
 }
 
 func openBus(t testing.TB, dir, node string) *bus.Bus {
@@ -87,9 +90,17 @@ func newWorld(t testing.TB, db *store.DB) *world {
 // start starts an engine that stops with the test, if not before.
 func (w *world) start(t testing.TB) *rules.Engine {
 	t.Helper()
+	if w.objects == nil {
+		objects, err := object.OpenDirectory(filepath.Join(w.dir, "objects"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = objects.Close() })
+		w.objects = objects
+	}
 	d := rules.Deps{
 		Account: aws.Account{ID: "123456789012", Region: "us-east-1"}, DB: w.db, Bus: w.bus, Publisher: w.out,
-		Archive: filepath.Join(w.dir, "archive"), Objects: filepath.Join(w.dir, "objects"),
+		Archive: filepath.Join(w.dir, "archive"), Objects: w.objects,
 	}
 	if w.ext != nil {
 		w.ext(&d)

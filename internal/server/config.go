@@ -19,6 +19,7 @@ import (
 	"flotilla/internal/identity/authorizer"
 	"flotilla/internal/index"
 	"flotilla/internal/jobs"
+	"flotilla/internal/object"
 	"flotilla/internal/observe"
 	"flotilla/internal/policy"
 	"flotilla/internal/provision"
@@ -56,6 +57,8 @@ type Config struct {
 	Jobs       jobs.Config       `embed:""`
 	Index      index.Config      `embed:""`
 	Function   function.Config   `embed:""`
+	Objects    object.Config     `embed:""`
+	S3         object.Endpoint   `embed:""`
 	Rules      rules.Config      `embed:""`
 	Gateway    gateway.Config    `embed:""`
 	Domain     domain.Config     `embed:""`

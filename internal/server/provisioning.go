@@ -7,21 +7,7 @@ import (
 	"flotilla/internal/gateway"
 	"flotilla/internal/mqtt"
 	"flotilla/internal/provision"
-	"flotilla/internal/rules/action"
 )
-
-// bulkInput is where bulk registration reads from: the store of the s3 action's objects.
-func (s *Server) bulkInput(cfg Config, dir *dataDir) (provision.Objects, error) {
-	if cfg.Rules.S3.URL != "" {
-		return cfg.Rules.S3.Source(cfg.Region)
-	}
-	objects, err := action.OpenDirectory(dir.file("objects"))
-	if err != nil {
-		return nil, err
-	}
-	s.onClose(objects.Close)
-	return objects, nil
-}
 
 // apiURL is how this node's API is reached from elsewhere: by the public host when it listens on all addresses.
 func (s *Server) apiURL() string {

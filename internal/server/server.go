@@ -163,7 +163,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	}
 	r.functions = functions
 	s.onClose(func() error { functions.Close(); return nil })
-	objects, err := s.bulkInput(cfg, dir)
+	objects, urls, objectDoor, err := s.openObjects(ctx, cfg, dir, r.account, late, log)
 	if err != nil {
 		return nil, err
 	}
@@ -187,12 +187,12 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	followIndex(follow, r.index)
 	s.background(r.index.Run)
 	cfg.Jobs.Limits = cfg.Limits
-	r.jobs = jobs.New(cfg.Jobs, jobs.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Events: r.account, Objects: objects, Log: log})
+	r.jobs = jobs.New(cfg.Jobs, jobs.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Events: r.account, Objects: objects, Presigner: urls, Log: log})
 	followThings(news, r.jobs)
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
 		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}}, Functions: functions,
-		Archive: dir.file("archive"), Objects: dir.file("objects"), Log: log, Metrics: metrics,
+		Archive: dir.file("archive"), Objects: objects, Log: log, Metrics: metrics,
 	})
 	if err != nil {
 		return nil, err
@@ -217,7 +217,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	}
 
 	// The doors.
-	door := api.New(cfg.API, api.Deps{Account: acct, Keys: keys, Permissions: r.identities, Audit: r.audit, AuditReads: cfg.Audit.Reads, Log: log, Metrics: metrics})
+	door := api.New(cfg.API, api.Deps{Account: acct, Keys: keys, Objects: objectDoor, Permissions: r.identities, Audit: r.audit, AuditReads: cfg.Audit.Reads, Log: log, Metrics: metrics})
 	cfg.Gateway.MQTTAddr, cfg.Gateway.HTTPSAddr = cfg.MQTTAddr, cfg.HTTPSAddr
 	cfg.Gateway.Limits, cfg.Gateway.NodeID = cfg.Limits, nodeID
 	reserved := &mqtt.Mux{}

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"flotilla/internal/object"
 )
 
 // Formats of archive files.
@@ -108,7 +110,7 @@ func (a *Archive) Write(ctx context.Context, stream string, source int64, rows [
 		if a.format == JSONLines {
 			write = writeJSONLines
 		}
-		err = PublishFile(a.root, name, func(w io.Writer) error { return write(w, batch) })
+		err = object.PublishFile(a.root, name, func(w io.Writer) error { return write(w, batch) })
 		if err != nil {
 			return files, fmt.Errorf("telemetry: archive %s: %w", name, err)
 		}

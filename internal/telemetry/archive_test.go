@@ -277,57 +277,6 @@ func TestStreamNames(t *testing.T) {
 	}
 }
 
-func TestPublishFile(t *testing.T) {
-	dir := t.TempDir()
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	put := func(name, text string, fail error) error {
-		return telemetry.PublishFile(root, name, func(w io.Writer) error {
-			if _, err := io.WriteString(w, text); err != nil {
-				return err
-			}
-			return fail
-		})
-	}
-	if err := put("a/b/c", "one", nil); err != nil {
-		t.Fatal(err)
-	}
-	// A failure leaves what was there, and no traces.
-	no := errors.New("no")
-	if err := put("a/b/c", "two", no); !errors.Is(err, no) {
-		t.Errorf("got %v", err)
-	}
-	if b, err := os.ReadFile(filepath.Join(dir, "a/b/c")); err != nil || string(b) != "one" {
-		t.Errorf("%s, %v", b, err)
-	}
-	long := strings.Repeat("n", 255)
-	if err := put("a/"+long, "long", nil); err != nil {
-		t.Errorf("the longest name: %v", err)
-	}
-	for _, name := range []string{"../x", "a/../../x", "/etc/x", "a/b/c/d"} {
-		if err := put(name, "x", nil); err == nil {
-			t.Errorf("%s was written", name)
-		}
-	}
-	if err := os.Symlink(os.TempDir(), filepath.Join(dir, "link")); err != nil {
-		t.Fatal(err)
-	}
-	if err := put("link/x", "x", nil); err == nil {
-		t.Error("a symbolic link led out")
-	}
-	entries, err := os.ReadDir(filepath.Join(dir, "a", "b"))
-	if err != nil || len(entries) != 1 {
-		t.Errorf("%v, %v", entries, err)
-	}
-	info, err := os.Stat(filepath.Join(dir, "a/b/c"))
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
-	}
-}
-
 // Whatever devices send can be archived, and is found again.
 func FuzzWrite(f *testing.F) {
 	for _, s := range []string{`{"a":{"b":{"c":{"d":{"e":1}}}}}`, `{"a":1e400}`, `{"":{"":null}}`, `{"\ud800":"\ud800"}`, `[`, `1`, "\xff", `{"a":1,"a":"x"}`, `{"a":-0,"b":1E5}`} {

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
+
+	"flotilla/internal/object"
 )
 
 // readIDs adds the identities of the rows of one of our files.
@@ -38,7 +40,7 @@ func CountRows(dir string) (files []string, rows int, err error) {
 			return err
 		}
 		ext := strings.TrimPrefix(filepath.Ext(p), ".")
-		if d.IsDir() || strings.HasPrefix(d.Name(), tempPrefix) || ext != Parquet && ext != JSONLines {
+		if d.IsDir() || object.Temporary(d.Name()) || ext != Parquet && ext != JSONLines {
 			return nil
 		}
 		n, err := countFile(p, ext)

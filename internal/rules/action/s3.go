@@ -7,6 +7,7 @@ import (
 	"regexp"
 
 	"flotilla/internal/aws/iot"
+	"flotilla/internal/object"
 	"flotilla/internal/rules/sql"
 )
 
@@ -64,7 +65,11 @@ func (s *s3Sink) Do(ctx context.Context, records []Record) (int, error) {
 		if key == "" || len(key) > maxKey {
 			return i, Permanent(fmt.Errorf("key has %d bytes; it has 1 to %d", len(key), maxKey))
 		}
-		if err := s.env.Objects.Put(ctx, bucket, key, r.Payload); err != nil {
+		err := s.env.Objects.Put(ctx, bucket, key, r.Payload)
+		if object.IsRefused(err) {
+			return i, Permanent(err)
+		}
+		if err != nil {
 			return i, err
 		}
 	}

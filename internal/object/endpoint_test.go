@@ -1,4 +1,4 @@
-package action_test
+package object_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"flotilla/internal/rules/action"
+	"flotilla/internal/object"
 )
 
 // bucketServer speaks as much S3 as storing an object takes.
@@ -50,7 +50,7 @@ func TestEndpoint(t *testing.T) {
 	backend := &bucketServer{objects: map[string]string{}}
 	server := httptest.NewServer(backend)
 	defer server.Close()
-	objects, err := action.Endpoint{URL: server.URL, AccessKey: "AK", SecretKey: "SK"}.Open("eu-north-1")
+	objects, err := object.Endpoint{URL: server.URL, AccessKey: "AK", SecretKey: "SK"}.Open("eu-north-1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,18 +64,18 @@ func TestEndpoint(t *testing.T) {
 	for status, permanent := range map[int]bool{400: true, 403: false, 404: false, 413: true, 429: false, 500: false, 503: false} {
 		backend.answers = []int{status}
 		err := objects.Put(ctx, "bucket", "k", nil)
-		if err == nil || action.IsPermanent(err) != permanent || !strings.Contains(err.Error(), fmt.Sprintf("Code%d", status)) {
-			t.Errorf("%d: %v, permanent: %v", status, err, action.IsPermanent(err))
+		if err == nil || object.IsRefused(err) != permanent || !strings.Contains(err.Error(), fmt.Sprintf("Code%d", status)) {
+			t.Errorf("%d: %v, permanent: %v", status, err, object.IsRefused(err))
 		}
 		if _, stored := backend.objects["/bucket/k"]; stored {
 			t.Errorf("%d: stored", status)
 		}
 	}
 	server.Close()
-	if err := objects.Put(ctx, "bucket", "k", nil); err == nil || action.IsPermanent(err) {
+	if err := objects.Put(ctx, "bucket", "k", nil); err == nil || object.IsRefused(err) {
 		t.Errorf("a server that is gone: %v", err)
 	}
-	if _, err := (action.Endpoint{URL: server.URL}).Open("eu-north-1"); err == nil {
+	if _, err := (object.Endpoint{URL: server.URL}).Open("eu-north-1"); err == nil {
 		t.Error("an endpoint without keys was opened")
 	}
 }

@@ -1,6 +1,7 @@
-package action_test
+package object_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,11 +12,16 @@ import (
 	"strings"
 	"testing"
 
-	"flotilla/internal/rules/action"
+	"flotilla/internal/object"
 )
 
+// source is what can be read.
+type source interface {
+	ReadRange(ctx context.Context, bucket, key string, offset, length int64) (part []byte, size int64, version string, err error)
+}
+
 // readAll reads an object in parts of a length.
-func readAll(t *testing.T, s action.Source, bucket, key string, length int64) string {
+func readAll(t *testing.T, s source, bucket, key string, length int64) string {
 	t.Helper()
 	var b strings.Builder
 	for {
@@ -38,7 +44,7 @@ func readAll(t *testing.T, s action.Source, bucket, key string, length int64) st
 
 func TestReadRangeOfDirectory(t *testing.T) {
 	dir := t.TempDir()
-	d, err := action.OpenDirectory(filepath.Join(dir, "objects"))
+	d, err := object.OpenDirectory(filepath.Join(dir, "objects"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +100,7 @@ func TestReadRangeOfEndpoint(t *testing.T) {
 		fmt.Fprint(w, text[from:to])
 	}))
 	t.Cleanup(server.Close)
-	s, err := action.Endpoint{URL: server.URL, AccessKey: "AK", SecretKey: "SK"}.Source("eu-north-1")
+	s, err := object.Endpoint{URL: server.URL, AccessKey: "AK", SecretKey: "SK"}.Open("eu-north-1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package action
+package object
 
 import (
 	"bytes"
@@ -14,25 +14,39 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// Endpoint is an S3-compatible service that takes the objects of s3 actions.
+// Refused marks err as one that no further attempt can help.
+func Refused(err error) error { return &refusedError{err} }
+
+type refusedError struct{ err error }
+
+func (e *refusedError) Error() string { return e.err.Error() }
+func (e *refusedError) Unwrap() error { return e.err }
+
+// IsRefused tells whether err was marked by Refused.
+func IsRefused(err error) bool {
+	_, is := errors.AsType[*refusedError](err)
+	return is
+}
+
+// Endpoint is an S3-compatible service.
 type Endpoint struct {
-	URL       string `name:"rules.s3-endpoint" env:"FLOTILLA_RULES_S3_ENDPOINT" help:"S3-compatible service for the s3 action, as a URL; objects go to the data directory when it is empty."`
-	Region    string `name:"rules.s3-region" env:"FLOTILLA_RULES_S3_REGION" help:"Region that requests to it are signed for; the deployment's when empty."`
-	AccessKey string `name:"rules.s3-access-key" env:"FLOTILLA_RULES_S3_ACCESS_KEY" help:"Access key for it."`
-	SecretKey string `name:"rules.s3-secret-key" env:"FLOTILLA_RULES_S3_SECRET_KEY" help:"Secret key for it."`
+	URL       string `name:"objects.s3-endpoint" env:"FLOTILLA_OBJECTS_S3_ENDPOINT" help:"S3-compatible service that has all objects, as a URL; they are in the data directory when it is empty."`
+	Region    string `name:"objects.s3-region" env:"FLOTILLA_OBJECTS_S3_REGION" help:"Region that requests to it are signed for; the deployment's when empty."`
+	AccessKey string `name:"objects.s3-access-key" env:"FLOTILLA_OBJECTS_S3_ACCESS_KEY" help:"Access key for it."`
+	SecretKey string `name:"objects.s3-secret-key" env:"FLOTILLA_OBJECTS_S3_SECRET_KEY" help:"Secret key for it."`
 	// VirtualHost is how AWS itself wants it; most others want the bucket in the path.
-	VirtualHost bool `name:"rules.s3-virtual-host" env:"FLOTILLA_RULES_S3_VIRTUAL_HOST" help:"Name buckets in the host of its URLs, not in the path."`
+	VirtualHost bool `name:"objects.s3-virtual-host" env:"FLOTILLA_OBJECTS_S3_VIRTUAL_HOST" help:"Name buckets in the host of its URLs, not in the path."`
 }
 
 // Open makes a client; region is used when the endpoint has none of its own.
-func (e Endpoint) Open(region string) (Objects, error) {
+func (e Endpoint) Open(region string) (*Service, error) {
 	if e.AccessKey == "" || e.SecretKey == "" {
-		return nil, errors.New("rules.s3-endpoint needs rules.s3-access-key and rules.s3-secret-key")
+		return nil, errors.New("objects.s3-endpoint needs objects.s3-access-key and objects.s3-secret-key")
 	}
 	if e.Region != "" {
 		region = e.Region
 	}
-	return &bucketStore{s3.New(s3.Options{
+	return &Service{s3.New(s3.Options{
 		BaseEndpoint: &e.URL, Region: region, UsePathStyle: !e.VirtualHost,
 		Credentials:      credentials.NewStaticCredentialsProvider(e.AccessKey, e.SecretKey, ""),
 		RetryMaxAttempts: 1, // the dispatcher repeats
@@ -42,12 +56,12 @@ func (e Endpoint) Open(region string) (Objects, error) {
 	})}, nil
 }
 
-// bucketStore is an S3-compatible service.
-type bucketStore struct{ client *s3.Client }
+// Service is an S3-compatible service.
+type Service struct{ client *s3.Client }
 
 // Put stores an object; buckets are not made. Refusals of the request (4xx but 403,
 // 404 of the bucket, 408 and 429, which an operator or time may mend) are permanent.
-func (b *bucketStore) Put(ctx context.Context, bucket, key string, payload []byte) error {
+func (b *Service) Put(ctx context.Context, bucket, key string, payload []byte) error {
 	_, err := b.client.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &bucket, Key: &key, Body: bytes.NewReader(payload), ContentLength: aws.Int64(int64(len(payload))),
 	})
@@ -61,7 +75,7 @@ func (b *bucketStore) Put(ctx context.Context, bucket, key string, payload []byt
 		if errors.As(err, &answer) {
 			switch answer.HTTPStatusCode() {
 			case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong:
-				return Permanent(wrapped)
+				return Refused(wrapped)
 			}
 		}
 		return wrapped

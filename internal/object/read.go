@@ -1,4 +1,4 @@
-package action
+package object
 
 import (
 	"context"
@@ -14,48 +14,23 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// Source reads objects.
-type Source interface {
-	// ReadRange gives at most length bytes of an object from an offset on, none at its end; the size of the whole
-	// object; and a text that changes when the object does. An error that is fs.ErrNotExist: there is no such object.
-	ReadRange(ctx context.Context, bucket, key string, offset, length int64) (part []byte, size int64, version string, err error)
-}
-
-// Source makes a client that reads; region is used when the endpoint has none of its own.
-func (e Endpoint) Source(region string) (Source, error) {
-	objects, err := e.Open(region)
-	if err != nil {
-		return nil, err
-	}
-	return objects.(*bucketStore), nil
-}
-
-// ReadRange reads the file <dir>/<bucket>/<key>.
+// ReadRange reads the file <dir>/<bucket>/<key>: at most length bytes of it from an offset on, none at its end; the size
+// of the whole; and a text that changes when the object does. An error that is fs.ErrNotExist: there is no such object.
 func (d *Directory) ReadRange(_ context.Context, bucket, key string, offset, length int64) (part []byte, size int64, version string, err error) {
-	if err := checkPath(bucket + "/" + key); err != nil {
-		return nil, 0, "", fmt.Errorf("objects: %w: %w", err, fs.ErrNotExist)
-	}
-	f, err := d.root.Open(bucket + "/" + key)
+	f, of, err := d.Get(bucket, key)
 	if err != nil {
-		return nil, 0, "", fmt.Errorf("objects: %w", err)
+		return nil, 0, "", err
 	}
 	defer f.Close()
-	of, err := f.Stat()
-	if err != nil {
-		return nil, 0, "", fmt.Errorf("objects: %w", err)
-	}
-	if !of.Mode().IsRegular() {
-		return nil, 0, "", fmt.Errorf("objects: %s/%s is no file: %w", bucket, key, fs.ErrNotExist)
-	}
-	part = make([]byte, max(0, min(length, of.Size()-offset)))
+	part = make([]byte, max(0, min(length, of.Size-offset)))
 	if _, err := f.ReadAt(part, offset); err != nil && !(errors.Is(err, io.EOF) && len(part) == 0) {
 		return nil, 0, "", fmt.Errorf("objects: %w", err)
 	}
-	return part, of.Size(), strconv.FormatInt(of.Size(), 10) + "-" + strconv.FormatInt(of.ModTime().UnixNano(), 10), nil
+	return part, of.Size, of.Version, nil
 }
 
-// ReadRange reads by a range request; the version is the ETag.
-func (b *bucketStore) ReadRange(ctx context.Context, bucket, key string, offset, length int64) (part []byte, size int64, version string, err error) {
+// ReadRange is as of Directory, by a range request; the version is the ETag.
+func (b *Service) ReadRange(ctx context.Context, bucket, key string, offset, length int64) (part []byte, size int64, version string, err error) {
 	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{
 		Bucket: &bucket, Key: &key, Range: new(fmt.Sprintf("bytes=%d-%d", offset, offset+length-1)),
 	})
@@ -84,7 +59,7 @@ func (b *bucketStore) ReadRange(ctx context.Context, bucket, key string, offset,
 }
 
 // notRead tells an object that is not there, or that ends before the range, from a failure.
-func (b *bucketStore) notRead(ctx context.Context, bucket, key string, err error) ([]byte, int64, string, error) {
+func (b *Service) notRead(ctx context.Context, bucket, key string, err error) ([]byte, int64, string, error) {
 	var answer interface{ HTTPStatusCode() int }
 	var api smithy.APIError
 	status := 0

@@ -1,20 +1,21 @@
-package action
+package object
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"strings"
-	"syscall"
-
-	"flotilla/internal/telemetry"
+	"sync"
+	"time"
 )
 
 // Directory stores objects as files <dir>/<bucket>/<key>.
-type Directory struct{ root *os.Root }
+type Directory struct {
+	root *os.Root
+	busy sync.Map // names of files that are being written
+}
 
 // OpenDirectory opens a directory for objects, making it as needed.
 func OpenDirectory(dir string) (*Directory, error) {
@@ -25,30 +26,30 @@ func OpenDirectory(dir string) (*Directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("objects: %w", err)
 	}
-	return &Directory{root}, nil
+	return &Directory{root: root}, nil
 }
 
 // Close ends the use of the directory.
 func (d *Directory) Close() error { return d.root.Close() }
 
-// Put stores an object. Keys that are no relative path of files fail for good:
-// with empty, . or .. elements, or elements longer than a file's name.
-func (d *Directory) Put(_ context.Context, bucket, key string, payload []byte) error {
-	if err := checkPath(key); err != nil {
-		return Permanent(err)
+// Put stores an object; two at a time under one key wait for each other. Keys
+// that are no relative path of files are refused: with empty, . or .. elements,
+// or elements longer than a file's name.
+func (d *Directory) Put(ctx context.Context, bucket, key string, payload []byte) error {
+	for {
+		err := d.PutFrom(ctx, bucket, key, bytes.NewReader(payload))
+		if !errors.Is(err, ErrBusy) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(busyWait):
+		}
 	}
-	err := telemetry.PublishFile(d.root, bucket+"/"+key, func(w io.Writer) error {
-		_, err := w.Write(payload)
-		return err
-	})
-	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EISDIR) || errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENAMETOOLONG) {
-		return Permanent(fmt.Errorf("key %q can not be a file beside those that exist: %w", key, err))
-	}
-	if err != nil {
-		return fmt.Errorf("objects: %w", err)
-	}
-	return nil
 }
+
+const busyWait = 5 * time.Millisecond
 
 // maxElement leaves room in a file's name for the prefix of a temporary file.
 const maxElement = 240
@@ -63,7 +64,7 @@ func checkPath(key string) error {
 			return fmt.Errorf("key %q can not be a file: it has an element %q", key, element)
 		case len(element) > maxElement:
 			return fmt.Errorf("key can not be a file: an element has more than %d bytes", maxElement)
-		case telemetry.Temporary(element):
+		case Temporary(element):
 			return fmt.Errorf("key %q can not be a file: the element %q marks temporary files", key, element)
 		}
 	}
