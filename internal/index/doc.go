@@ -8,5 +8,7 @@
 // Marks are lost with a node that is killed: it is found in index_node, and everything is indexed anew in the background,
 // as after a change of configuration. One node leads that.
 //
+// Fleet metrics are aggregations that one node evaluates again and again, for Prometheus.
+//
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/iot-indexing.html
 package index

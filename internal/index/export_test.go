@@ -2,6 +2,7 @@ package index
 
 import (
 	"context"
+	"time"
 
 	"flotilla/internal/index/query"
 	"flotilla/internal/store"
@@ -50,3 +51,11 @@ func (x *Index) Rows(ctx context.Context) (n int, err error) {
 	})
 	return n, err
 }
+
+// Meter evaluates the fleet metrics that are due, as the node that leads does.
+func (x *Index) Meter() (round func(context.Context) (time.Time, error)) {
+	return (&meter{x, map[string]due{}}).round
+}
+
+// Measures evaluates fleet metrics until ctx ends.
+func (x *Index) Measures(ctx context.Context) { x.measures(ctx) }

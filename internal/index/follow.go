@@ -37,6 +37,7 @@ func (x *Index) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { x.db.Lead(ctx, "index", x.leads) })
+	wg.Go(func() { x.db.Lead(ctx, "fleet-metrics", x.measures) })
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	for {

@@ -44,6 +44,12 @@ type Shadows interface {
 	GetThingShadow(context.Context, *iotdata.GetThingShadowRequest) (*iotdata.GetThingShadowResponse, error)
 }
 
+// Tags keeps the tags of fleet metrics. Methods join a transaction in ctx.
+type Tags interface {
+	TagResource(context.Context, *iot.TagResourceRequest) (*iot.TagResourceResponse, error)
+	DeleteTags(ctx context.Context, resourceARN string) error
+}
+
 // Changes carries news of changes of the configuration between nodes.
 type Changes interface {
 	Changed(kind, key string)
@@ -52,9 +58,10 @@ type Changes interface {
 
 // Config bounds the room. Zero values are the profile's.
 type Config struct {
-	MaxMarks  int `name:"index.max-marks" default:"200000" help:"Most changed things that wait in memory to be indexed; beyond it everything is indexed anew."`
-	MaxFields int `name:"index.max-fields" default:"10000" help:"Most fields of an index; values of further ones are not found."`
-	MaxValues int `name:"index.max-values" default:"1000" help:"Most values of a thing that are indexed."`
+	MaxMarks        int `name:"index.max-marks" default:"200000" help:"Most changed things that wait in memory to be indexed; beyond it everything is indexed anew."`
+	MaxFields       int `name:"index.max-fields" default:"10000" help:"Most fields of an index; values of further ones are not found."`
+	MaxValues       int `name:"index.max-values" default:"1000" help:"Most values of a thing that are indexed."`
+	MaxFleetMetrics int `name:"index.max-fleet-metrics" default:"100" help:"Most fleet metrics."`
 
 	// Limits is the profile: aws, default or unlimited; "" is default.
 	Limits string `kong:"-" toml:"-"`
@@ -68,6 +75,7 @@ type Deps struct {
 	Dynamic  DynamicGroups // nil: there are none
 	Shadows  Shadows
 	Changes  Changes
+	Tags     Tags // of fleet metrics
 	NodeID   string
 	Log      *slog.Logger
 	Metrics  *prometheus.Registry // nil: none
@@ -92,6 +100,7 @@ type Index struct {
 	marks  marks
 	wake   chan struct{} // marks are there
 	lead   chan struct{} // the leader has something to do
+	meter  chan struct{} // fleet metrics have changed
 	mu     sync.Mutex
 	fields [kinds]map[string]int64 // numbers of fields' names, as far as they are known
 }
@@ -126,9 +135,12 @@ func New(cfg Config, d Deps) *Index {
 	if cfg.MaxValues <= 0 {
 		cfg.MaxValues = 1000
 	}
+	if cfg.MaxFleetMetrics <= 0 {
+		cfg.MaxFleetMetrics = 100
+	}
 	x := &Index{
 		cfg: cfg, deps: d, db: d.DB, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
-		wake: make(chan struct{}, 1), lead: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), lead: make(chan struct{}, 1), meter: make(chan struct{}, 1),
 		limits: query.Limits{Bytes: 4096, Terms: 64},
 	}
 	if cfg.Limits == "aws" {
@@ -143,6 +155,7 @@ func New(cfg Config, d Deps) *Index {
 		poke(x.wake)
 		poke(x.lead)
 	})
+	d.Changes.OnChange(kindMetric, func(string) { poke(x.meter) })
 	return x
 }
 

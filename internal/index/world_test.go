@@ -4,7 +4,11 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"flotilla/internal/aws"
 	"flotilla/internal/aws/iot"
@@ -25,6 +29,8 @@ type world struct {
 	registry *registry.Registry
 	shadows  *shadow.Shadows
 	news     map[string][]func(string)
+	metrics  *prometheus.Registry
+	clock    atomic.Int64 // ms
 }
 
 func (w *world) OnChange(kind string, fn func(string)) { w.news[kind] = append(w.news[kind], fn) }
@@ -43,12 +49,19 @@ func (w *world) Awaited(string) bool { return false }
 
 func newWorld(t testing.TB, db *store.DB, cfg index.Config) *world {
 	t.Helper()
-	w := &world{t: t, ctx: context.Background(), db: db, news: map[string][]func(string){}}
+	w := &world{t: t, ctx: context.Background(), db: db, news: map[string][]func(string){}, metrics: prometheus.NewRegistry()}
+	w.clock.Store(time.Now().UnixMilli())
 	acct := aws.Account{ID: "123456789012", Region: "us-east-1"}
 	w.registry = registry.New(registry.Config{Limits: "unlimited"}, registry.Deps{Account: acct, DB: db, Changes: w})
 	w.shadows = shadow.New(db, w.registry, w, shadow.Config{Changed: func(n string) { w.ThingChanged(n) }})
-	w.registry.Use(nil, w.shadows, nil)
-	w.Index = index.New(cfg, index.Deps{Account: acct, DB: db, Registry: w.registry, Dynamic: w.registry, Shadows: w.shadows, Changes: w, NodeID: "n1"})
+	w.registry.Use(nil, w.shadows, map[string]registry.Exists{"fleetmetric": func(ctx context.Context, name string) error {
+		_, err := w.DescribeFleetMetric(ctx, &iot.DescribeFleetMetricRequest{MetricName: name})
+		return err
+	}})
+	w.Index = index.New(cfg, index.Deps{
+		Account: acct, DB: db, Registry: w.registry, Dynamic: w.registry, Shadows: w.shadows, Changes: w, Tags: w.registry, NodeID: "n1",
+		Metrics: w.metrics, Now: func() time.Time { return time.UnixMilli(w.clock.Load()) },
+	})
 	w.registry.UseIndex(w.Index)
 	w.OnChange("thing", w.ThingChanged)
 	w.OnChange("group", w.GroupChanged)

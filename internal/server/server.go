@@ -181,7 +181,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	s.background(func(ctx context.Context) { _ = r.shadows.Run(ctx) }) // ends with ctx alone
 	cfg.Index.Limits = cfg.Limits
 	r.index = index.New(cfg.Index, index.Deps{
-		Account: acct, DB: db, Registry: r.registry, Dynamic: r.registry, Shadows: r.shadows, Changes: news, NodeID: nodeID, Log: log, Metrics: metrics,
+		Account: acct, DB: db, Registry: r.registry, Dynamic: r.registry, Shadows: r.shadows, Changes: news, Tags: r.registry, NodeID: nodeID, Log: log, Metrics: metrics,
 	})
 	r.registry.UseIndex(r.index)
 	followIndex(follow, r.index)

@@ -32,6 +32,10 @@ func (r *rooms) taggable() map[string]registry.Exists {
 			}
 			return err
 		},
+		"fleetmetric": func(ctx context.Context, name string) error {
+			_, err := r.index.DescribeFleetMetric(ctx, &iot.DescribeFleetMetricRequest{MetricName: name})
+			return err
+		},
 		"job":         func(ctx context.Context, id string) error { return r.jobs.Taggable(ctx, id) },
 		"jobtemplate": func(ctx context.Context, id string) error { return r.jobs.TemplateTaggable(ctx, id) },
 		"policy": func(ctx context.Context, name string) error {
