@@ -52,7 +52,7 @@ func (c *compiler) join(list []query.Expr, by string) string {
 	return "(" + strings.Join(parts, by) + ")"
 }
 
-// aliases are fields that go by two names.
+// alias gives the name that documents use for a field that goes by two.
 func alias(field string) string {
 	switch field {
 	case "registry.thingTypeName", "registry.thingGroupNames", "registry.thingName", "registry.thingId":
@@ -66,7 +66,7 @@ func (c *compiler) field(name string) (string, bool) {
 	if name == "" {
 		return "field IN (SELECT number FROM index_field WHERE kind = " + c.arg(c.kind) + ")", true
 	}
-	n, ok := c.fields[alias(name)]
+	n, ok := c.fields[name]
 	if !ok {
 		return "", false
 	}
@@ -156,7 +156,7 @@ func (c *compiler) phrase(name, field string, p query.Phrase) string {
 func (c *compiler) equal(name, field, text string) string {
 	where := field + " AND term = " + c.arg(text)
 	if name != "" && c.common != nil && c.err == nil {
-		common, err := c.common(c.fields[alias(name)], text)
+		common, err := c.common(c.fields[name], text)
 		if c.err = err; common {
 			return "EXISTS (SELECT 1 FROM index_term WHERE " + where + " AND document = d.number)"
 		}

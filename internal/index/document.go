@@ -23,6 +23,7 @@ type shape struct {
 	thing   *iot.ThingDocument
 	group   *iot.ThingGroupDocument
 	shadow  map[string]any // what thing.Shadow has
+	billing string         // group; among thing.ThingGroupNames
 	version int64          // of the registry
 }
 
@@ -54,6 +55,9 @@ func (x *Index) load(ctx context.Context, tx store.Tx, s *settings, kind int64, 
 		if in.NextToken = out.NextToken; in.NextToken == nil || len(d.thing.ThingGroupNames) >= maxGroups {
 			break
 		}
+	}
+	if d.billing = value(t.BillingGroupName); d.billing != "" && !slices.Contains(d.thing.ThingGroupNames, d.billing) {
+		d.thing.ThingGroupNames = append(d.thing.ThingGroupNames, d.billing)
 	}
 	if err := x.loadShadows(ctx, s, name, d); err != nil {
 		return nil, err
@@ -97,7 +101,7 @@ func (x *Index) loadShadows(ctx context.Context, s *settings, thing string, d *s
 	return err
 }
 
-// loadShadow gives a shadow as {desired, reported, hasDelta, version}; nil when there is none.
+// loadShadow gives a shadow as {desired, reported, delta, hasDelta, version}; nil when there is none.
 func (x *Index) loadShadow(ctx context.Context, thing string, name *string) (map[string]any, error) {
 	out, err := x.deps.Shadows.GetThingShadow(ctx, &iotdata.GetThingShadowRequest{ThingName: thing, ShadowName: name})
 	if _, missing := errors.AsType[*iotdata.ResourceNotFoundException](err); missing {
@@ -114,7 +118,7 @@ func (x *Index) loadShadow(ctx context.Context, thing string, name *string) (map
 		return nil, err
 	}
 	shadow := map[string]any{"hasDelta": doc.State["delta"] != nil, "version": doc.Version}
-	for _, part := range []string{"desired", "reported"} {
+	for _, part := range []string{"desired", "reported", "delta"} {
 		if doc.State[part] == nil {
 			continue
 		}
@@ -183,7 +187,7 @@ func (x *Index) document(d *shape, s *settings, dynamic dynamicGroups) query.Doc
 		text("thingTypeName", t.ThingTypeName)
 		count("registry.version", d.version)
 		for _, g := range t.ThingGroupNames {
-			if !dynamic.has(g) {
+			if !dynamic.has(g) || g == d.billing {
 				text("thingGroupNames", &g)
 			}
 		}

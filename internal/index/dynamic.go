@@ -63,7 +63,7 @@ func (x *Index) dynamicGroups(ctx context.Context) (dynamicGroups, error) {
 		d := dynamicGroup{name: value(g.ThingGroupName), text: value(g.QueryString), building: value(g.Status) != iot.DynamicGroupStatusActive}
 		var is bool
 		if d.query, is = known[d.text]; !is {
-			if d.query, err = query.Parse(d.text, x.limits); err != nil {
+			if d.query, err = x.read(d.text); err != nil {
 				x.log.Warn("a dynamic thing group follows no longer: its query does not parse", "group", d.name, "err", err)
 			}
 		}

@@ -43,11 +43,12 @@ func TestDynamicGroupFollows(t *testing.T) {
 		w.OnChange("membership", func(key string) { heard = append(heard, key) })
 		w.dynamic("pros", "attributes.model:pro")
 		w.dynamic("low", "shadow.reported.battery<20")
+		w.dynamic("named", "registry.thingName:b OR registry.thingName:c")
 		if got := w.members("pros"); got != "BUILDING" {
 			t.Errorf("at first: %q", got)
 		}
 		w.settle()
-		for group, want := range map[string]string{"pros": "ACTIVE a", "low": "ACTIVE"} {
+		for group, want := range map[string]string{"pros": "ACTIVE a", "low": "ACTIVE", "named": "ACTIVE b"} {
 			if got := w.members(group); got != want {
 				t.Errorf("%s: %q instead of %q", group, got, want)
 			}
@@ -58,12 +59,12 @@ func TestDynamicGroupFollows(t *testing.T) {
 			ThingName: "a", AttributePayload: &iot.AttributePayload{Attributes: map[string]string{"model": "basic"}},
 		}))
 		w.settle()
-		for group, want := range map[string]string{"pros": "ACTIVE c", "low": "ACTIVE b"} {
+		for group, want := range map[string]string{"pros": "ACTIVE c", "low": "ACTIVE b", "named": "ACTIVE b c"} {
 			if got := w.members(group); got != want {
 				t.Errorf("after changes, %s: %q instead of %q", group, got, want)
 			}
 		}
-		if got := strings.Join(heard, " "); got != "+pros/a -pros/a +low/b +pros/c" {
+		if got := strings.Join(heard, " "); got != "+named/b +pros/a -pros/a +low/b +named/c +pros/c" {
 			t.Errorf("announced: %q", got)
 		}
 		ok[*iot.UpdateDynamicThingGroupResponse](t)(w.registry.UpdateDynamicThingGroup(w.ctx, &iot.UpdateDynamicThingGroupRequest{

@@ -5,8 +5,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
+	"strings"
 
+	"flotilla/internal/aws"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/index/query"
 	"flotilla/internal/store"
@@ -25,11 +28,42 @@ func (x *Index) parse(text string, version *string) (*query.Query, error) {
 	if version != nil && *version != "" && *version != queryVersion {
 		return nil, invalid("Unsupported queryVersion %s", *version)
 	}
-	q, err := query.Parse(text, x.limits)
+	q, err := x.read(text)
 	if err != nil {
 		return nil, &iot.InvalidQueryException{Message: "Invalid query: " + err.Error()}
 	}
+	for field := range fieldsOf(q.Root, map[string]struct{}{}) {
+		if field == "deviceDefender" || strings.HasPrefix(field, "deviceDefender.") {
+			return nil, &aws.CommonError{Status: http.StatusNotImplemented, Code: "NotImplementedException", Message: "The field " + field + " is not implemented: Device Defender violations are not indexed."}
+		}
+	}
 	return q, nil
+}
+
+// read parses a query; fields that go by two names have the one that documents use.
+func (x *Index) read(text string) (*query.Query, error) {
+	q, err := query.Parse(text, x.limits)
+	if err == nil {
+		unalias(q.Root)
+	}
+	return q, err
+}
+
+func unalias(e query.Expr) {
+	switch e := e.(type) {
+	case query.And:
+		for _, s := range e {
+			unalias(s)
+		}
+	case query.Or:
+		for _, s := range e {
+			unalias(s)
+		}
+	case query.Not:
+		unalias(e.Of)
+	case *query.Term:
+		e.Field = alias(e.Field)
+	}
 }
 
 // ready finds an index that can be searched; "" is AWS_Things.
@@ -87,7 +121,7 @@ func fieldsOf(e query.Expr, into map[string]struct{}) map[string]struct{} {
 		fieldsOf(e.Of, into)
 	case *query.Term:
 		if e.Field != "" {
-			into[alias(e.Field)] = struct{}{}
+			into[e.Field] = struct{}{}
 		}
 	}
 	return into

@@ -32,9 +32,15 @@ func TestSearchFollows(t *testing.T) {
 		w.shadow("late", "home", `{"state":{"reported":{"room":"living room"}}}`)
 		ok[*iot.CreateThingGroupResponse](t)(w.registry.CreateThingGroup(w.ctx, &iot.CreateThingGroupRequest{ThingGroupName: "hall"}))
 		ok[*iot.AddThingToThingGroupResponse](t)(w.registry.AddThingToThingGroup(w.ctx, &iot.AddThingToThingGroupRequest{ThingName: new("early"), ThingGroupName: new("hall")}))
+		ok[*iot.CreateBillingGroupResponse](t)(w.registry.CreateBillingGroup(w.ctx, &iot.CreateBillingGroupRequest{BillingGroupName: "north"}))
+		ok[*iot.AddThingToBillingGroupResponse](t)(w.registry.AddThingToBillingGroup(w.ctx, &iot.AddThingToBillingGroupRequest{ThingName: new("late"), BillingGroupName: new("north")}))
 		w.PresenceChanged("late", true, "", time.UnixMilli(1000))
 		w.settle()
 		for q, want := range map[string]string{
+			// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/example-queries.html, query-syntax.html
+			"thingGroupNames:north": "late", "registry.thingName:l*": "late", "registry.thingName : early": "early", "shadow.delta.on:true": "late",
+			"connectivity.timestamp : [1000 TO 1001]": "late", "connectivity.timestamp > 1000": "", "shadow.name.home.reported.room:*": "late",
+			"NOT shadow.name.home.reported.room:*": "early", "thingName:(*e* AND -early)": "late", "shadow.name.away.reported.room:*": "",
 			"*": "early late", "thingName:*": "early late", "attributes.model:pro": "early", "pro": "early",
 			"shadow.reported.battery:[40 TO 50]": "late", "shadow.reported.battery<42.5": "", "shadow.hasDelta:true": "late",
 			`shadow.name.home.reported.room:"living room"`: "late", "shadow.desired.on:true": "late",
@@ -117,7 +123,10 @@ func TestTooManyMarks(t *testing.T) {
 
 var (
 	words  = []string{"red", "Red", "blue", "green house", "green  House blue", "a_b", "100%", "x*y", "", "  ", "75", "75.0", "-3", "1e2", "true", "ünï côde", "back\\slash", "75 km"}
-	fields = []string{"attributes.a", "attributes.b", "shadow.reported.v", "shadow.reported.list", "shadow.reported.deep.w", "shadow.reported.at", "thingName", "none", "registry.version"}
+	fields = []string{
+		"attributes.a", "attributes.b", "shadow.reported.v", "shadow.reported.list", "shadow.reported.deep.w", "shadow.reported.at", "thingName", "none", "registry.version",
+		"shadow.name.home.reported.v", "shadow.name.home.hasDelta", "shadow.name.away.reported.v", "shadow.delta.v", "connectivity.connected", "connectivity.timestamp", "thingGroupNames",
+	}
 )
 
 // randomTerm makes a term of a query.
@@ -180,11 +189,11 @@ func randomQuery(r *rand.Rand, depth int) string {
 	case 0:
 		return "(" + randomQuery(r, depth-1) + ")"
 	case 1:
-		return "NOT (" + randomQuery(r, depth-1) + ")"
+		return []string{"NOT (", "-("}[r.IntN(2)] + randomQuery(r, depth-1) + ")"
 	case 2:
 		return randomQuery(r, depth-1) + " OR " + randomQuery(r, depth-1)
 	}
-	return randomQuery(r, depth-1) + " AND " + randomQuery(r, depth-1)
+	return randomQuery(r, depth-1) + []string{" AND ", " "}[r.IntN(2)] + randomQuery(r, depth-1)
 }
 
 // The SQL that queries become finds what the language's own evaluation finds, over random things and queries.
@@ -193,6 +202,9 @@ func TestSearchIsEvaluation(t *testing.T) {
 		w := newWorld(t, db, index.Config{})
 		w.index(everything)
 		r := rand.New(rand.NewPCG(1, 2))
+		for _, g := range []string{"red", "blue"} {
+			ok[*iot.CreateThingGroupResponse](t)(w.registry.CreateThingGroup(w.ctx, &iot.CreateThingGroupRequest{ThingGroupName: g}))
+		}
 		attribute := []string{"red", "Red", "blue", "a_b", "75", "75.0", "-3", "1e2", "true", "x:y"}
 		for i := range 60 {
 			name := fmt.Sprintf("t%03d", i)
@@ -212,6 +224,16 @@ func TestSearchIsEvaluation(t *testing.T) {
 				if i%5 == 0 {
 					w.settle()
 				}
+			}
+			switch i % 3 {
+			case 0:
+				w.shadow(name, "home", fmt.Sprintf(`{"state":{"desired":{"v":%s},"reported":{"v":%s}}}`, value(), value()))
+			case 1:
+				w.shadow(name, "", fmt.Sprintf(`{"state":{"desired":{"v":%s}}}`, value()))
+			}
+			if i%4 == 0 {
+				w.PresenceChanged(name, i%8 == 0, "CONNECTION_LOST", time.UnixMilli(int64(r.IntN(100))))
+				ok[*iot.AddThingToThingGroupResponse](t)(w.registry.AddThingToThingGroup(w.ctx, &iot.AddThingToThingGroupRequest{ThingName: &name, ThingGroupName: new([]string{"red", "blue"}[i%8/4])}))
 			}
 		}
 		w.settle()
@@ -307,6 +329,9 @@ func TestSettings(t *testing.T) {
 		if !errors.As(err, new(*iot.InvalidRequestException)) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if _, err := w.SearchIndex(w.ctx, &iot.SearchIndexRequest{QueryString: "thingName:a OR NOT deviceDefender.violationCount:0"}); err == nil || !strings.Contains(err.Error(), "not implemented") {
+		t.Errorf("search for violations: %v", err)
 	}
 	if _, err := w.UpdateIndexingConfiguration(w.ctx, &iot.UpdateIndexingConfigurationRequest{
 		ThingIndexingConfiguration: &iot.ThingIndexingConfiguration{ThingIndexingMode: "REGISTRY", DeviceDefenderIndexingMode: new("VIOLATIONS")},

@@ -9,6 +9,8 @@
 //	         ("<" | "<=" | ">" | ">=") word
 //	         geo_distance,LAT,LON,NUMBER(m|km|mi) | geo_bounding_box,LAT,LON,LAT,LON | geo_polygon,LAT,LON,LAT,LON,LAT,LON,...
 //
+// White space may stand before and after the colon or comparison that follows a field.
+//
 // Fields are case-sensitive, values are not. A value is searched word by word; words are what white space separates.
 // A backslash takes the meaning from the character that follows it. NOT binds closer than AND, AND than OR.
 //

@@ -84,6 +84,15 @@ func (p *parser) skip() {
 	}
 }
 
+// ahead is where the next character is that is no white space.
+func (p *parser) ahead() int {
+	at := p.pos
+	p.skip()
+	next := p.pos
+	p.pos = at
+	return next
+}
+
 // keyword takes AND, OR, NOT or TO when it stands alone.
 func (p *parser) keyword(k string) bool {
 	p.skip()
@@ -175,7 +184,8 @@ func (p *parser) primary(field string, depth int) Expr {
 		p.failAt(at, "expected a term instead of %q", c)
 	}
 	w := p.word(false)
-	if p.pos < len(p.text) && w.plain {
+	if next := p.ahead(); w.plain && next < len(p.text) && strings.IndexByte(":<>", p.text[next]) >= 0 {
+		p.pos = next
 		switch p.text[p.pos] {
 		case ':':
 			if field != "" {
