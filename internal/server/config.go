@@ -21,6 +21,7 @@ import (
 	"flotilla/internal/jobs"
 	"flotilla/internal/object"
 	"flotilla/internal/observe"
+	"flotilla/internal/ota"
 	"flotilla/internal/policy"
 	"flotilla/internal/provision"
 	"flotilla/internal/registry"
@@ -55,6 +56,7 @@ type Config struct {
 	Provision  provision.Config  `embed:""`
 	Shadow     shadow.Config     `embed:""`
 	Jobs       jobs.Config       `embed:""`
+	OTA        ota.Config        `embed:""`
 	Index      index.Config      `embed:""`
 	Function   function.Config   `embed:""`
 	Objects    object.Config     `embed:""`

@@ -181,6 +181,17 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, iotjobsdata.StartNextPendingJobExecution, r.jobs.StartNextPendingJobExecution)
 	api.Handle(s, iotjobsdata.UpdateJobExecution, r.jobs.UpdateJobExecution)
 
+	// Streams and updates of firmware.
+	api.Handle(s, iot.CreateOTAUpdate, r.ota.CreateOTAUpdate)
+	api.Handle(s, iot.CreateStream, r.ota.CreateStream)
+	api.Handle(s, iot.DeleteOTAUpdate, r.ota.DeleteOTAUpdate)
+	api.Handle(s, iot.DeleteStream, r.ota.DeleteStream)
+	api.Handle(s, iot.DescribeStream, r.ota.DescribeStream)
+	api.Handle(s, iot.GetOTAUpdate, r.ota.GetOTAUpdate)
+	api.Handle(s, iot.ListOTAUpdates, r.ota.ListOTAUpdates)
+	api.Handle(s, iot.ListStreams, r.ota.ListStreams)
+	api.Handle(s, iot.UpdateStream, r.ota.UpdateStream)
+
 	// Functions. Code is larger than other requests are, and invocations last longer.
 	api.Handle(s, lambda.AddPermission, r.functions.AddPermission)
 	api.Handle(s, lambda.CreateFunction, r.functions.CreateFunction)

@@ -28,6 +28,7 @@ import (
 	"flotilla/internal/jobs"
 	"flotilla/internal/mqtt"
 	"flotilla/internal/observe"
+	"flotilla/internal/ota"
 	"flotilla/internal/policy"
 	"flotilla/internal/provision"
 	"flotilla/internal/registry"
@@ -62,6 +63,7 @@ type rooms struct {
 	templates    *provision.Templates
 	shadows      *shadow.Shadows
 	jobs         *jobs.Jobs
+	ota          *ota.OTA
 	index        *index.Index
 	rules        *rules.Engine
 	authorizers  *authorizer.Authorizers
@@ -189,6 +191,8 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	cfg.Jobs.Limits = cfg.Limits
 	r.jobs = jobs.New(cfg.Jobs, jobs.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Events: r.account, Objects: objects, Presigner: urls, Log: log})
 	followThings(news, r.jobs)
+	cfg.OTA.Limits = cfg.Limits
+	r.ota = ota.New(cfg.OTA, ota.Deps{Account: acct, DB: db, Publisher: late, Objects: objects, Jobs: r.jobs, Tags: r.registry, Log: log})
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
 		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}}, Functions: functions,
@@ -223,6 +227,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	reserved := &mqtt.Mux{}
 	reserved.Handle("$aws/things/+/shadow/#", r.shadows.ServeMQTT)
 	reserved.Handle(jobs.Filter, r.jobs.ServeMQTT)
+	reserved.Handle(ota.Filter, r.ota.ServeMQTT)
 	for _, f := range provision.Filters() {
 		reserved.Handle(f, r.templates.ServeMQTT)
 	}

@@ -38,6 +38,7 @@ func (r *rooms) taggable() map[string]registry.Exists {
 		},
 		"job":         func(ctx context.Context, id string) error { return r.jobs.Taggable(ctx, id) },
 		"jobtemplate": func(ctx context.Context, id string) error { return r.jobs.TemplateTaggable(ctx, id) },
+		"otaupdate":   func(ctx context.Context, id string) error { return r.ota.UpdateTaggable(ctx, id) },
 		"policy": func(ctx context.Context, name string) error {
 			_, err := r.policies.GetPolicy(ctx, &iot.GetPolicyRequest{PolicyName: name})
 			return err
@@ -46,6 +47,7 @@ func (r *rooms) taggable() map[string]registry.Exists {
 			_, err := r.templates.DescribeProvisioningTemplate(ctx, &iot.DescribeProvisioningTemplateRequest{TemplateName: name})
 			return err
 		},
+		"stream": func(ctx context.Context, id string) error { return r.ota.StreamTaggable(ctx, id) },
 		"rule": func(ctx context.Context, name string) error {
 			_, err := r.rules.GetTopicRule(ctx, &iot.GetTopicRuleRequest{RuleName: name})
 			return err
