@@ -21,6 +21,7 @@ type cli struct {
 	Certs      certsCmd      `cmd:"" help:"Certificates of devices: list, revoke, rotate."`
 	Explain    explainCmd    `cmd:"" help:"Say why something was refused."`
 	Functions  functionsCmd  `cmd:"" help:"Look at local functions."`
+	Firmware   firmwareCmd   `cmd:"" help:"Sign firmware images and verify them."`
 	Policy     policyCmd     `cmd:"" help:"Try IoT policies, and find what is wrong with them."`
 	Provision  provisionCmd  `cmd:"" help:"Find what is wrong with provisioning templates."`
 	ConfigDoc  configDocCmd  `cmd:"" name:"config-doc" hidden:"" help:"Print docs/config.md."`

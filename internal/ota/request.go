@@ -1,8 +1,8 @@
 package ota
 
 import (
-	"errors"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -37,16 +37,16 @@ func refuse(code, format string, args ...any) error {
 
 // The codes of refusals.
 const (
-	invalidTopic      = "InvalidTopic"
-	invalidRequest    = "InvalidRequest"
-	blockSizeBounds   = "BlockSizeOutOfBounds"
-	offsetBounds      = "OffsetOutOfBounds"
-	blockCountLimit   = "BlockCountLimitExceeded"
-	bitmapLimit       = "BlockBitmapLimitExceeded"
-	resourceNotFound  = "ResourceNotFound"
-	versionMismatch   = "VersionMismatch"
-	etagMismatch      = "ETagMismatch"
-	internalError     = "InternalError"
+	invalidTopic     = "InvalidTopic"
+	invalidRequest   = "InvalidRequest"
+	blockSizeBounds  = "BlockSizeOutOfBounds"
+	offsetBounds     = "OffsetOutOfBounds"
+	blockCountLimit  = "BlockCountLimitExceeded"
+	bitmapLimit      = "BlockBitmapLimitExceeded"
+	resourceNotFound = "ResourceNotFound"
+	versionMismatch  = "VersionMismatch"
+	etagMismatch     = "ETagMismatch"
+	internalError    = "InternalError"
 )
 
 // request is a request of a thing.
