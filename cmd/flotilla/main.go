@@ -18,6 +18,7 @@ type cli struct {
 
 	Serve      serveCmd      `cmd:"" help:"Run the server."`
 	Quickstart quickstartCmd `cmd:"" help:"Run the whole story once: a server, a fleet of simulated devices, a summary."`
+	Sim        simCmd        `cmd:"" help:"Run a fleet of simulated devices against a server, and check that all adds up."`
 	Certs      certsCmd      `cmd:"" help:"Certificates of devices: list, revoke, rotate."`
 	Explain    explainCmd    `cmd:"" help:"Say why something was refused."`
 	Functions  functionsCmd  `cmd:"" help:"Look at local functions."`

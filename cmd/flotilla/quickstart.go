@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,13 +90,9 @@ func (c *quickstartCmd) Run(s *streams) error {
 
 func (c *quickstartCmd) story(ctx context.Context, srv *server.Server, bar *progress) (*sim.Summary, error) {
 	e := srv.Endpoints()
-	pem, err := os.ReadFile(filepath.Join(c.Data, "ca", "root.pem"))
+	roots, err := readRoots(filepath.Join(c.Data, "ca", "root.pem"))
 	if err != nil {
 		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, errors.New("ca/root.pem holds no certificate")
 	}
 	access, secret, err := server.ReadCredentials(filepath.Join(c.Data, "credentials"))
 	if err != nil {
@@ -182,6 +177,16 @@ func (p *progress) step(name string, done, of int) {
 	if done >= of {
 		fmt.Fprintln(p.w)
 	}
+}
+
+// line shows text in the place of the bar.
+func (p *progress) line(text string) {
+	if !p.on {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.w, "\r\x1b[K%s", text)
 }
 
 func (p *progress) end() {

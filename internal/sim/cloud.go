@@ -77,20 +77,11 @@ func allow(action string, resources ...string) statement {
 // SetUp creates the claim certificate with its policy, the devices' policy, the
 // provisioning template and the two rules, and returns the claim certificate.
 func (c *Cloud) SetUp(ctx context.Context, n Names) (tls.Certificate, error) {
-	var claim madeCertificate
-	if err := c.iot(ctx, http.MethodPost, "/keys-and-certificate?setAsActive=true", nil, &claim); err != nil {
-		return tls.Certificate{}, fmt.Errorf("create the claim certificate: %w", err)
-	}
-	cert, err := claim.pair()
+	cert, arn, err := c.certificate(ctx)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("claim certificate: %w", err)
 	}
-	parts := strings.Split(claim.CertificateArn, ":")
-	if len(parts) != 6 {
-		return tls.Certificate{}, fmt.Errorf("claim certificate: %q is not an ARN", claim.CertificateArn)
-	}
-	c.account = parts[4]
-	if err := c.claimPolicy(ctx, n, claim.CertificateArn); err != nil {
+	if err := c.claimPolicy(ctx, n, arn); err != nil {
 		return tls.Certificate{}, err
 	}
 	if err := c.devicePolicy(ctx, n); err != nil {
@@ -102,18 +93,26 @@ func (c *Cloud) SetUp(ctx context.Context, n Names) (tls.Certificate, error) {
 	return cert, c.rules(ctx, n)
 }
 
+// certificate makes a certificate with its key. Its ARN tells the account and the region as well.
+func (c *Cloud) certificate(ctx context.Context) (cert tls.Certificate, arn string, err error) {
+	var made struct {
+		CertificateArn, CertificatePem string
+		KeyPair                        struct{ PrivateKey string }
+	}
+	if err := c.iot(ctx, http.MethodPost, "/keys-and-certificate?setAsActive=true", nil, &made); err != nil {
+		return cert, "", err
+	}
+	parts := strings.Split(made.CertificateArn, ":")
+	if len(parts) != 6 {
+		return cert, "", fmt.Errorf("%q is not an ARN", made.CertificateArn)
+	}
+	c.region, c.account = parts[3], parts[4]
+	cert, err = tls.X509KeyPair([]byte(made.CertificatePem), []byte(made.KeyPair.PrivateKey))
+	return cert, made.CertificateArn, err
+}
+
 func (c *Cloud) arn(resource string) string {
 	return "arn:aws:iot:" + c.region + ":" + c.account + ":" + resource
-}
-
-// madeCertificate is the answer of CreateKeysAndCertificate.
-type madeCertificate struct {
-	CertificateArn, CertificatePem string
-	KeyPair                        struct{ PrivateKey string }
-}
-
-func (m *madeCertificate) pair() (tls.Certificate, error) {
-	return tls.X509KeyPair([]byte(m.CertificatePem), []byte(m.KeyPair.PrivateKey))
 }
 
 // policy creates a policy and attaches it to target, an ARN, unless that is "".
@@ -161,28 +160,40 @@ func (c *Cloud) devicePolicy(ctx context.Context, n Names) error {
 }
 
 func (c *Cloud) template(ctx context.Context, n Names) error {
-	ref := func(name string) object { return object{"Ref": name} }
-	body, err := json.Marshal(object{
-		"Parameters": object{
-			"SerialNumber":              object{"Type": "String"},
-			"AWS::IoT::Certificate::Id": object{"Type": "String"},
-		},
+	body := templateBody("qs-"+n.Run+"-", n.DevicePolicy, object{"CertificateId": ref("AWS::IoT::Certificate::Id")},
+		object{"AttributePayload": object{"serialNumber": ref("SerialNumber"), "run": n.Run}})
+	return c.provisioningTemplate(ctx, n.Template, body)
+}
+
+func ref(name string) object { return object{"Ref": name} }
+
+// templateBody is a provisioning template of things that are called prefix and serial number, have the
+// certificate that the properties say, and thing's further properties.
+func templateBody(prefix, policy string, certificate, thing object) string {
+	certificate["Status"] = "Active"
+	thing["ThingName"] = object{"Fn::Join": []any{"", []any{prefix, ref("SerialNumber")}}}
+	parameter := certificate["CertificateId"]
+	if parameter == nil {
+		parameter = certificate["CertificateSigningRequest"]
+	}
+	text := object{"Type": "String"}
+	b, err := json.Marshal(object{
+		"Parameters": object{"SerialNumber": text, parameter.(object)["Ref"].(string): text},
 		"Resources": object{
-			"thing": object{"Type": "AWS::IoT::Thing", "Properties": object{
-				"ThingName":        object{"Fn::Join": []any{"", []any{"qs-" + n.Run + "-", ref("SerialNumber")}}},
-				"AttributePayload": object{"serialNumber": ref("SerialNumber"), "run": n.Run},
-			}},
-			"certificate": object{"Type": "AWS::IoT::Certificate", "Properties": object{
-				"CertificateId": ref("AWS::IoT::Certificate::Id"), "Status": "Active",
-			}},
-			"policy": object{"Type": "AWS::IoT::Policy", "Properties": object{"PolicyName": n.DevicePolicy}},
+			"thing":       object{"Type": "AWS::IoT::Thing", "Properties": thing},
+			"certificate": object{"Type": "AWS::IoT::Certificate", "Properties": certificate},
+			"policy":      object{"Type": "AWS::IoT::Policy", "Properties": object{"PolicyName": policy}},
 		},
 	})
 	if err != nil {
-		return err
+		panic("sim: " + err.Error())
 	}
+	return string(b)
+}
+
+func (c *Cloud) provisioningTemplate(ctx context.Context, name, body string) error {
 	in := object{
-		"templateName": n.Template, "templateBody": string(body), "enabled": true,
+		"templateName": name, "templateBody": body, "enabled": true,
 		"provisioningRoleArn": "arn:aws:iam::" + c.account + ":role/provisioning",
 	}
 	if err := c.iot(ctx, http.MethodPost, "/provisioning-templates", in, nil); err != nil {
@@ -228,8 +239,8 @@ func (c *Cloud) rules(ctx context.Context, n Names) error {
 // Operator makes a certificate that may listen to the alerts of the run, as a
 // dashboard would.
 func (c *Cloud) Operator(ctx context.Context, n Names) (tls.Certificate, error) {
-	var made madeCertificate
-	if err := c.iot(ctx, http.MethodPost, "/keys-and-certificate?setAsActive=true", nil, &made); err != nil {
+	cert, arn, err := c.certificate(ctx)
+	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("create the operator's certificate: %w", err)
 	}
 	name := "qs-" + n.Run + "-operator"
@@ -238,10 +249,10 @@ func (c *Cloud) Operator(ctx context.Context, n Names) (tls.Certificate, error) 
 		allow("iot:Subscribe", c.arn("topicfilter/"+n.alertTopic("*"))),
 		allow("iot:Receive", c.arn("topic/"+n.alertTopic("*"))),
 	)
-	if err := c.policy(ctx, name, document, made.CertificateArn); err != nil {
+	if err := c.policy(ctx, name, document, arn); err != nil {
 		return tls.Certificate{}, err
 	}
-	return made.pair()
+	return cert, nil
 }
 
 // Configure writes the desired state of a thing.

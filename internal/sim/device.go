@@ -132,6 +132,16 @@ func ask(ctx context.Context, c *client.Client, inbox <-chan client.Message, top
 }
 
 func csr(name string) (*ecdsa.PrivateKey, []byte, error) {
+	key, text, err := newRequest(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	body, err := json.Marshal(map[string]string{"certificateSigningRequest": string(text)})
+	return key, body, err
+}
+
+// newRequest makes a key and a certificate signing request for it, as PEM.
+func newRequest(name string) (*ecdsa.PrivateKey, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -140,9 +150,7 @@ func csr(name string) (*ecdsa.PrivateKey, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
-	body, err := json.Marshal(map[string]string{"certificateSigningRequest": string(text)})
-	return key, body, err
+	return key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
 func keyPair(a *answer, own *ecdsa.PrivateKey) (tls.Certificate, error) {

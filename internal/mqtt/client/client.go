@@ -17,7 +17,9 @@ import (
 
 // Config describes a connection; Addr and ClientID are required.
 type Config struct {
-	Addr       string // host:port
+	Addr string // host:port
+	// Dial makes the connection that TLS, if any, is spoken on; a net.Dialer does when nil.
+	Dial       func(ctx context.Context, network, addr string) (net.Conn, error)
 	TLS        *tls.Config
 	ClientID   string
 	CleanStart bool
@@ -79,13 +81,7 @@ type result struct {
 
 // Dial connects, and returns once the server has accepted the connection.
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
-	var conn net.Conn
-	var err error
-	if cfg.TLS != nil {
-		conn, err = (&tls.Dialer{Config: cfg.TLS}).DialContext(ctx, "tcp", cfg.Addr)
-	} else {
-		conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", cfg.Addr)
-	}
+	conn, err := dial(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +108,33 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	go c.read(rest)
 	go c.ping(keepAlive)
 	return c, nil
+}
+
+// dial connects and, with TLS, shakes hands.
+func dial(ctx context.Context, cfg Config) (net.Conn, error) {
+	connect := cfg.Dial
+	if connect == nil {
+		connect = (&net.Dialer{}).DialContext
+	}
+	conn, err := connect(ctx, "tcp", cfg.Addr)
+	if err != nil || cfg.TLS == nil {
+		return conn, err
+	}
+	config := cfg.TLS
+	if config.ServerName == "" {
+		host, _, err := net.SplitHostPort(cfg.Addr)
+		if err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		config = config.Clone()
+		config.ServerName = host
+	}
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return secure, nil
 }
 
 // handshake sends CONNECT, awaits CONNACK and returns what was read beyond it.
