@@ -177,15 +177,19 @@ func TestAWSCLI(t *testing.T) {
 	}
 }
 
-// TestBoto3 runs testdata/boto3_story.py with Debian's boto3.
+// TestBoto3 runs the stories of testdata with Debian's boto3.
 func TestBoto3(t *testing.T) {
 	const python = "/usr/bin/python3"
 	if err := exec.Command(python, "-c", "import boto3").Run(); err != nil {
 		missing(t, "python3-boto3")
 	}
-	d := servertest.Start(t)
-	if out := run(t, env(d.Node(0)), python, "testdata/boto3_story.py"); strings.TrimSpace(out) != "ok" {
-		t.Error(out)
+	for _, story := range []string{"boto3_story.py", "boto3_index.py"} {
+		t.Run(story, func(t *testing.T) {
+			d := servertest.Start(t)
+			if out := run(t, env(d.Node(0)), python, "testdata/"+story); strings.TrimSpace(out) != "ok" {
+				t.Error(out)
+			}
+		})
 	}
 }
 

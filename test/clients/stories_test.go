@@ -52,6 +52,12 @@ func TestJavaScriptSDK(t *testing.T) {
 	story(t, servertest.Start(t).Node(0), "node/cloud.js")
 }
 
+// TestJavaScriptSDKIndex searches and aggregates the fleet with the AWS SDK for
+// JavaScript v3, and has groups and metrics follow it.
+func TestJavaScriptSDKIndex(t *testing.T) {
+	story(t, servertest.Start(t).Node(0), "node/index.js")
+}
+
 // TestDeviceSDKShadow has a device keep its shadow with the device SDK's client.
 func TestDeviceSDKShadow(t *testing.T) {
 	n := servertest.Start(t).Node(0)
