@@ -111,6 +111,11 @@ func (x *Index) UpdateIndexingConfiguration(ctx context.Context, in *iot.UpdateI
 			if err := saveSetting(tx, things, t, t.ThingIndexingMode != off); err != nil {
 				return err
 			}
+			if !(&settings{things: *t}).connectivity() {
+				if err := forgetConnectivity(tx); err != nil {
+					return err
+				}
+			}
 		}
 		if g != nil {
 			if err := saveSetting(tx, groups, g, g.ThingGroupIndexingMode != off); err != nil {

@@ -24,6 +24,7 @@ func routeIndex(s *api.Server, x *index.Index) {
 	api.Handle(s, iot.GetIndexingConfiguration, x.GetIndexingConfiguration)
 	api.Handle(s, iot.GetPercentiles, x.GetPercentiles)
 	api.Handle(s, iot.GetStatistics, x.GetStatistics)
+	api.Handle(s, iot.GetThingConnectivityData, x.GetThingConnectivityData)
 	api.Handle(s, iot.ListFleetMetrics, x.ListFleetMetrics)
 	api.Handle(s, iot.ListIndices, x.ListIndices)
 	api.Handle(s, iot.SearchIndex, x.SearchIndex)
