@@ -113,19 +113,20 @@ func (j *Jobs) startNext(ctx context.Context, in *iotjobsdata.StartNextPendingJo
 	}
 	var e *execution
 	var b *job
+	var began bool
 	err := j.retrying(ctx, func(_ context.Context, tx store.Tx) error {
-		e = nil
-		list, err := pendingOf(tx, in.ThingName, 1)
-		if err != nil || len(list) == 0 {
+		var err error
+		began = false
+		if e, err = head(tx, in.ThingName, ""); err != nil || e == nil {
 			return err
 		}
-		e = list[0]
 		if b, err = getJob(tx, e.jobID); err != nil {
 			return err
 		}
 		if e.status == inProgress {
 			return nil
 		}
+		began = true
 		now := j.cfg.Now()
 		e.begin(b, now)
 		e.modified = now.UnixMilli()
@@ -140,28 +141,32 @@ func (j *Jobs) startNext(ctx context.Context, in *iotjobsdata.StartNextPendingJo
 	if err != nil || e == nil {
 		return nil, err
 	}
+	if began {
+		j.tell(ctx, told{in.ThingName, b.space(), e.key()})
+	}
 	return j.deviceExecution(ctx, b, e, true)
 }
 
-// describe gives an execution to its thing; jobID may be $next, then nil says that nothing is pending.
-func (j *Jobs) describe(ctx context.Context, thing, jobID string, number *int64, withDocument bool) (*iotjobsdata.JobExecution, error) {
+// describe gives an execution to its thing; jobID may be $next, then nil says that nothing is pending. A job of another
+// namespace than the one that is asked for, if one is, is not found.
+func (j *Jobs) describe(ctx context.Context, thing, jobID, space string, number *int64, withDocument bool) (*iotjobsdata.JobExecution, error) {
 	var e *execution
 	var b *job
 	err := j.DB.Read(ctx, func(_ context.Context, tx store.Tx) error {
 		var err error
 		if jobID == next {
-			list, err := pendingOf(tx, thing, 1)
-			if err != nil || len(list) == 0 {
+			if e, err = head(tx, thing, space); err != nil || e == nil {
 				return err
 			}
-			e = list[0]
 		} else if e, err = latest(tx, thing, jobID, number); errors.Is(err, store.ErrNotFound) {
 			return refuse(resourceNotFound, "There is no execution of job %s for thing %s", jobID, thing)
 		} else if err != nil {
 			return err
 		}
-		b, err = getJob(tx, e.jobID)
-		return err
+		if b, err = getJob(tx, e.jobID); err != nil {
+			return err
+		}
+		return b.servedIn(space, thing)
 	})
 	if err != nil || e == nil {
 		return nil, err
@@ -181,8 +186,16 @@ type change struct {
 	document *string
 }
 
-// update changes the state of an execution as its thing says.
-func (j *Jobs) update(ctx context.Context, in *iotjobsdata.UpdateJobExecutionRequest) (change, error) {
+// servedIn refuses a thing's request that names a namespace, if the job is not of it.
+func (b *job) servedIn(space, thing string) error {
+	if space != "" && space != b.space() {
+		return refuse(resourceNotFound, "There is no execution of job %s for thing %s", b.id, thing)
+	}
+	return nil
+}
+
+// update changes the state of an execution as its thing says. space is as for describe.
+func (j *Jobs) update(ctx context.Context, in *iotjobsdata.UpdateJobExecutionRequest, space string) (change, error) {
 	if err := checkDetails(in.StatusDetails); err != nil {
 		return change{}, err
 	}
@@ -193,7 +206,7 @@ func (j *Jobs) update(ctx context.Context, in *iotjobsdata.UpdateJobExecutionReq
 	}
 	var e *execution
 	var b *job
-	var head string
+	var first, was string
 	err := j.retrying(ctx, func(ctx context.Context, tx store.Tx) error {
 		var err error
 		if e, err = latest(tx, in.ThingName, in.JobId, in.ExecutionNumber); errors.Is(err, store.ErrNotFound) {
@@ -204,16 +217,20 @@ func (j *Jobs) update(ctx context.Context, in *iotjobsdata.UpdateJobExecutionReq
 		if b, err = getJob(tx, e.jobID); err != nil {
 			return err
 		}
+		if err := b.servedIn(space, e.thing); err != nil {
+			return err
+		}
 		if in.ExpectedVersion != nil && *in.ExpectedVersion != e.version {
 			return &refusal{versionMismatch, fmt.Sprintf("The version of the execution is %d, not %d", e.version, *in.ExpectedVersion), e.state()}
 		}
 		if !e.pending() {
 			return &refusal{invalidStateTransition, fmt.Sprintf("The execution can't go from %s to %s", e.status, in.Status), e.state()}
 		}
-		if head, err = headOf(tx, e.thing); err != nil {
+		if first, err = headOf(tx, e.thing, b.space()); err != nil {
 			return err
 		}
-		now, was := j.cfg.Now(), e.status
+		now := j.cfg.Now()
+		was = e.status
 		e.modified = now.UnixMilli()
 		if was == queued {
 			e.begin(b, now)
@@ -246,7 +263,9 @@ func (j *Jobs) update(ctx context.Context, in *iotjobsdata.UpdateJobExecutionReq
 	}
 	if !e.pending() {
 		j.stir()
-		j.tell(ctx, e.thing, true, head)
+	}
+	if e.status != was {
+		j.tell(ctx, told{e.thing, b.space(), first})
 	}
 	return out, nil
 }
@@ -294,14 +313,11 @@ func summary(e *execution) *iotjobsdata.JobExecutionSummary {
 	}
 }
 
-// maxListed is how many pending executions a thing is shown.
-const maxListed = 10
-
 // pending lists what a thing has to do: in progress, and queued.
 func (j *Jobs) pending(ctx context.Context, thing string) (current, waiting []*iotjobsdata.JobExecutionSummary, err error) {
 	var list []*execution
 	err = j.DB.Read(ctx, func(_ context.Context, tx store.Tx) error {
-		list, err = pendingOf(tx, thing, maxListed)
+		list, err = listed(tx, thing, "")
 		return err
 	})
 	current, waiting = []*iotjobsdata.JobExecutionSummary{}, []*iotjobsdata.JobExecutionSummary{}
@@ -315,7 +331,7 @@ func (j *Jobs) pending(ctx context.Context, thing string) (current, waiting []*i
 	return current, waiting, err
 }
 
-// GetPendingJobExecutions lists the executions of a thing that have not ended, at most ten.
+// GetPendingJobExecutions lists the executions of a thing that it may work on now, at most ten and five of maintenance windows.
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_iot-jobs-data_GetPendingJobExecutions.html
 func (j *Jobs) GetPendingJobExecutions(ctx context.Context, in *iotjobsdata.GetPendingJobExecutionsRequest) (*iotjobsdata.GetPendingJobExecutionsResponse, error) {
@@ -352,7 +368,7 @@ func (j *Jobs) DescribeDeviceJobExecution(ctx context.Context, in *iotjobsdata.D
 	if err := j.mustBeThing(ctx, in.ThingName); err != nil {
 		return nil, dataException(err)
 	}
-	e, err := j.describe(ctx, in.ThingName, in.JobId, in.ExecutionNumber, value(in.IncludeJobDocument))
+	e, err := j.describe(ctx, in.ThingName, in.JobId, "", in.ExecutionNumber, value(in.IncludeJobDocument))
 	if err != nil {
 		return nil, dataException(err)
 	}
@@ -367,7 +383,7 @@ func (j *Jobs) UpdateJobExecution(ctx context.Context, in *iotjobsdata.UpdateJob
 	if err := j.mustBeThing(ctx, in.ThingName); err != nil {
 		return nil, dataException(err)
 	}
-	c, err := j.update(ctx, in)
+	c, err := j.update(ctx, in, "")
 	if err != nil {
 		return nil, dataException(err)
 	}

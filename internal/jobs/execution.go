@@ -135,7 +135,7 @@ func (j *Jobs) CancelJobExecution(ctx context.Context, in *iot.CancelJobExecutio
 	if err := checkDetails(in.StatusDetails); err != nil {
 		return nil, invalid("%s", err.(*refusal).message)
 	}
-	var head string
+	var t told
 	err := j.retrying(ctx, func(ctx context.Context, tx store.Tx) error {
 		e, err := latest(tx, in.ThingName, in.JobId, nil)
 		if errors.Is(err, store.ErrNotFound) {
@@ -149,7 +149,11 @@ func (j *Jobs) CancelJobExecution(ctx context.Context, in *iot.CancelJobExecutio
 		if !e.pending() || e.status == inProgress && !value(in.Force) {
 			return &iot.InvalidStateTransitionException{Message: fmt.Sprintf("The execution is %s.", e.status)}
 		}
-		if head, err = headOf(tx, e.thing); err != nil {
+		b, err := getJob(tx, e.jobID)
+		if err != nil {
+			return err
+		}
+		if t, err = beforeChange(tx, b, e.thing); err != nil {
 			return err
 		}
 		was := e.status
@@ -163,7 +167,7 @@ func (j *Jobs) CancelJobExecution(ctx context.Context, in *iot.CancelJobExecutio
 		return nil, err
 	}
 	j.stir()
-	j.tell(ctx, in.ThingName, true, head)
+	j.tell(ctx, t)
 	return &iot.CancelJobExecutionResponse{}, nil
 }
 
@@ -172,7 +176,7 @@ func (j *Jobs) CancelJobExecution(ctx context.Context, in *iot.CancelJobExecutio
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteJobExecution.html
 func (j *Jobs) DeleteJobExecution(ctx context.Context, in *iot.DeleteJobExecutionRequest) (*iot.DeleteJobExecutionResponse, error) {
-	var head string
+	var t told
 	var e *execution
 	err := j.retrying(ctx, func(ctx context.Context, tx store.Tx) error {
 		var err error
@@ -184,7 +188,14 @@ func (j *Jobs) DeleteJobExecution(ctx context.Context, in *iot.DeleteJobExecutio
 		if e.pending() && !value(in.Force) {
 			return &iot.InvalidStateTransitionException{Message: fmt.Sprintf("The execution is %s: delete it with force.", e.status)}
 		}
-		if head, err = headOf(tx, e.thing); err != nil {
+		b, err := getJob(tx, e.jobID)
+		if err != nil {
+			return err
+		}
+		if err := b.mustBeIn(in.NamespaceId); err != nil {
+			return err
+		}
+		if t, err = beforeChange(tx, b, e.thing); err != nil {
 			return err
 		}
 		return errors.Join(j.executionEvent(ctx, e, jobDeleted), deleteExecution(tx, e))
@@ -194,11 +205,12 @@ func (j *Jobs) DeleteJobExecution(ctx context.Context, in *iot.DeleteJobExecutio
 	}
 	j.stir()
 	if e.pending() {
-		j.tell(ctx, in.ThingName, true, head)
+		j.tell(ctx, t)
 	}
 	return &iot.DeleteJobExecutionResponse{}, nil
 }
 
+// deleteExecution deletes an execution; if it was the last of its thing, the one before it, if there is one, is that again.
 func deleteExecution(tx store.Tx, e *execution) error {
 	var last bool
 	if err := tx.QueryRow(`SELECT latest FROM job_execution WHERE thing = $1 AND job_id = $2 AND number = $3`, e.thing, e.jobID, e.number).Scan(&last); err != nil {
@@ -214,5 +226,16 @@ func deleteExecution(tx store.Tx, e *execution) error {
 	if !last {
 		return nil
 	}
-	return count(tx, e.jobID, e.status, -1)
+	if err := count(tx, e.jobID, e.status, -1); err != nil {
+		return err
+	}
+	before, err := latest(tx, e.thing, e.jobID, nil)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE job_execution SET latest = $4 WHERE thing = $1 AND job_id = $2 AND number = $3`, e.thing, e.jobID, before.number, true)
+	return errors.Join(err, count(tx, e.jobID, before.status, 1))
 }

@@ -35,6 +35,9 @@ func (j *Jobs) CreateJob(ctx context.Context, in *iot.CreateJobRequest) (*iot.Cr
 		b.status = scheduled
 	}
 	err = j.DB.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+		if err := j.mayStart(tx, b); err != nil {
+			return err
+		}
 		if err := insertJob(tx, b); errors.Is(err, store.ErrConflict) {
 			return &iot.ResourceAlreadyExistsException{Message: fmt.Sprintf("Job %s already exists.", b.id), ResourceId: b.id, ResourceArn: j.arn(b.id)}
 		} else if err != nil {
@@ -143,6 +146,7 @@ func (j *Jobs) DescribeJob(ctx context.Context, in *iot.DescribeJobRequest) (*io
 	var b *job
 	var c rollout.Counts
 	var all, processing []string
+	var busy bool
 	err := j.DB.Read(ctx, func(_ context.Context, tx store.Tx) error {
 		var err error
 		if b, err = getJob(tx, in.JobId); err != nil {
@@ -154,20 +158,11 @@ func (j *Jobs) DescribeJob(ctx context.Context, in *iot.DescribeJobRequest) (*io
 		if all, err = targets(tx, in.JobId); err != nil {
 			return err
 		}
-		processing = nil
-		rows, err := tx.Query(`SELECT target FROM job_target WHERE job_id = $1 AND NOT expanded ORDER BY target LIMIT 100`, in.JobId)
-		if err != nil {
+		if busy, err = isConcurrent(tx, in.JobId); err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var t string
-			if err := rows.Scan(&t); err != nil {
-				return err
-			}
-			processing = append(processing, t)
-		}
-		return errors.Join(rows.Err(), rows.Close())
+		processing, err = scanTexts(tx.Query(`SELECT target FROM job_target WHERE job_id = $1 AND NOT expanded AND NOT again ORDER BY target LIMIT 100`, in.JobId))
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -180,7 +175,7 @@ func (j *Jobs) DescribeJob(ctx context.Context, in *iot.DescribeJobRequest) (*io
 		JobExecutionsRolloutConfig: d.JobExecutionsRolloutConfig, AbortConfig: d.AbortConfig, CreatedAt: timeOf(&b.created),
 		LastUpdatedAt: timeOf(&b.modified), CompletedAt: timeOf(b.completed), TimeoutConfig: d.TimeoutConfig, NamespaceId: d.NamespaceId,
 		JobTemplateArn: d.JobTemplateArn, JobExecutionsRetryConfig: d.JobExecutionsRetryConfig, DocumentParameters: d.DocumentParameters,
-		IsConcurrent: new(false), SchedulingConfig: d.SchedulingConfig,
+		IsConcurrent: &busy, SchedulingConfig: d.SchedulingConfig,
 		JobProcessDetails: &iot.JobProcessDetails{
 			ProcessingTargets: processing, NumberOfCanceledThings: n(c.Canceled), NumberOfSucceededThings: n(c.Succeeded), NumberOfFailedThings: n(c.Failed),
 			NumberOfRejectedThings: n(c.Rejected), NumberOfQueuedThings: n(c.Queued), NumberOfInProgressThings: n(c.InProgress),
@@ -225,31 +220,28 @@ func (j *Jobs) ListJobs(ctx context.Context, in *iot.ListJobsRequest) (*iot.List
 	}
 	where(` ORDER BY job_id LIMIT $%d`, p.size+1)
 	var list []*job
+	var busy []bool
 	err = j.DB.Read(ctx, func(_ context.Context, tx store.Tx) error {
-		rows, err := tx.Query(query, args...)
-		if err != nil {
+		if list, err = scanJobs(tx.Query(query, args...)); err != nil {
 			return err
 		}
-		defer rows.Close()
-		list = nil
-		for rows.Next() {
-			b, err := scanJob(rows)
-			if err != nil {
+		busy = make([]bool, len(list))
+		for i, b := range list {
+			if busy[i], err = isConcurrent(tx, b.id); err != nil {
 				return err
 			}
-			list = append(list, b)
 		}
-		return errors.Join(rows.Err(), rows.Close())
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	out := &iot.ListJobsResponse{Jobs: []*iot.JobSummary{}}
 	list, out.NextToken = cut(p, list, func(b *job) string { return b.id })
-	for _, b := range list {
+	for i, b := range list {
 		out.Jobs = append(out.Jobs, &iot.JobSummary{
 			JobArn: new(j.arn(b.id)), JobId: &b.id, TargetSelection: &b.selection, Status: &b.status, CreatedAt: timeOf(&b.created),
-			LastUpdatedAt: timeOf(&b.modified), CompletedAt: timeOf(b.completed), IsConcurrent: new(false),
+			LastUpdatedAt: timeOf(&b.modified), CompletedAt: timeOf(b.completed), IsConcurrent: &busy[i],
 		})
 	}
 	return out, nil
@@ -265,6 +257,9 @@ func (j *Jobs) UpdateJob(ctx context.Context, in *iot.UpdateJobRequest) (*iot.Up
 	err := j.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
 		b, err := getJob(tx, in.JobId)
 		if err != nil {
+			return err
+		}
+		if err := b.mustBeIn(in.NamespaceId); err != nil {
 			return err
 		}
 		if b.over() {
@@ -290,6 +285,14 @@ func (j *Jobs) UpdateJob(ctx context.Context, in *iot.UpdateJobRequest) (*iot.Up
 	return &iot.UpdateJobResponse{}, nil
 }
 
+// mustBeIn refuses a job that is not of the namespace that a request names, if it names one.
+func (b *job) mustBeIn(space *string) error {
+	if space != nil && *space != b.space() {
+		return noJob(b.id)
+	}
+	return nil
+}
+
 func replace[T any](old **T, v *T) {
 	if v != nil {
 		*old = v
@@ -307,6 +310,9 @@ func (j *Jobs) AssociateTargetsWithJob(ctx context.Context, in *iot.AssociateTar
 	err := j.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
 		var err error
 		if b, err = getJob(tx, in.JobId); err != nil {
+			return err
+		}
+		if err := b.mustBeIn(in.NamespaceId); err != nil {
 			return err
 		}
 		if b.selection != iot.TargetSelectionContinuous || b.status != inProgress {
@@ -367,6 +373,7 @@ func (j *Jobs) cancel(ctx context.Context, tx store.Tx, b *job, force bool) erro
 func (j *Jobs) stop(tx store.Tx, b *job, force bool) error {
 	b.status, b.forced, b.modified = canceled, b.forced || force, j.nowMS()
 	b.completed = &b.modified
+	b.telling = nil
 	_, err := tx.Exec(`DELETE FROM job_waiting WHERE job_id = $1`, b.id)
 	_, err2 := tx.Exec(`UPDATE job_target SET expanded = $2 WHERE job_id = $1`, b.id, true)
 	return errors.Join(err, err2, saveJob(tx, b))
@@ -382,20 +389,28 @@ func (j *Jobs) DeleteJob(ctx context.Context, in *iot.DeleteJobRequest) (*iot.De
 		if err != nil {
 			return err
 		}
+		if err := b.mustBeIn(in.NamespaceId); err != nil {
+			return err
+		}
 		if !b.over() && !value(in.Force) {
 			return &iot.InvalidStateTransitionException{Message: fmt.Sprintf("Job %s is %s: delete it with force.", b.id, b.status)}
 		}
-		if err := j.stop(tx, b, true); err != nil {
-			return err
-		}
-		b.status = deleting
-		return errors.Join(saveJob(tx, b), j.jobEvent(ctx, tx, b, jobDeleting), j.Tags.DeleteTags(ctx, j.arn(b.id)))
+		return j.remove(ctx, tx, b)
 	})
 	if err != nil {
 		return nil, err
 	}
 	j.stir()
 	return &iot.DeleteJobResponse{}, nil
+}
+
+// remove marks a job for deletion; the runner deletes it.
+func (j *Jobs) remove(ctx context.Context, tx store.Tx, b *job) error {
+	if err := j.stop(tx, b, true); err != nil {
+		return err
+	}
+	b.status = deleting
+	return errors.Join(saveJob(tx, b), j.jobEvent(ctx, tx, b, jobDeleting), j.Tags.DeleteTags(ctx, j.arn(b.id)))
 }
 
 // Taggable tells whether a job exists; for tags.

@@ -37,6 +37,12 @@ type Config struct {
 
 	Sweep time.Duration `name:"jobs.sweep" default:"5m" help:"How often memberships of all things with unfinished executions are looked at anew, for news that got lost."`
 
+	MaxContinuous int           `name:"jobs.max-continuous" default:"0" help:"Most continuous jobs IN_PROGRESS; 0: 100 under --limits aws, any number otherwise."`
+	MaxSnapshot   int           `name:"jobs.max-snapshot" default:"0" help:"Most snapshot jobs IN_PROGRESS; 0: 100 under --limits aws, any number otherwise."`
+	MaxConcurrent int           `name:"jobs.max-concurrent" default:"0" help:"Most jobs that roll out, or cancel executions, at the same time; 0: 20 under --limits aws, any number otherwise."`
+	MaxTemplates  int           `name:"jobs.max-templates" default:"0" help:"Most job templates; 0: 100 under --limits aws, any number otherwise."`
+	Retention     time.Duration `name:"jobs.retention" default:"17520h" help:"How long jobs that are COMPLETED or CANCELED are kept, with their executions; negative: for good."`
+
 	Limits string           `kong:"-" toml:"-"` // aws | default | unlimited
 	Now    func() time.Time `kong:"-" toml:"-"`
 }
@@ -96,6 +102,15 @@ func New(cfg Config, d Deps) *Jobs {
 	}
 	if cfg.Poll <= 0 {
 		cfg.Poll = time.Second
+	}
+	if cfg.Retention == 0 {
+		cfg.Retention = 730 * 24 * time.Hour
+	}
+	if cfg.Limits == "aws" {
+		inherent(&cfg.MaxContinuous, 100)
+		inherent(&cfg.MaxSnapshot, 100)
+		inherent(&cfg.MaxConcurrent, 20)
+		inherent(&cfg.MaxTemplates, 100)
 	}
 	if cfg.Sweep <= 0 {
 		cfg.Sweep = 5 * time.Minute

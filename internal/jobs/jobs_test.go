@@ -330,7 +330,7 @@ func TestLists(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.fleet("g", 1)
 		for i := range 5 {
-			w.create(fmt.Sprintf("j%d", i), iot.CreateJobRequest{NamespaceId: new([]string{"a", "b"}[i%2])}, thing("g-0"))
+			w.create(fmt.Sprintf("j%d", i), iot.CreateJobRequest{TargetSelection: new([]string{"SNAPSHOT", "CONTINUOUS"}[i%2])}, thing("g-0"))
 		}
 		w.waitCounts("j4", "1 QUEUED")
 		var got string
@@ -350,7 +350,7 @@ func TestLists(t *testing.T) {
 		if got != "j0 j1 j2 j3 j4 " {
 			t.Error(got)
 		}
-		out, err := w.ListJobs(t.Context(), &iot.ListJobsRequest{NamespaceId: new("b"), TargetSelection: new("SNAPSHOT"), Status: new("IN_PROGRESS")})
+		out, err := w.ListJobs(t.Context(), &iot.ListJobsRequest{TargetSelection: new("CONTINUOUS"), Status: new("IN_PROGRESS")})
 		if err != nil || len(out.Jobs) != 2 {
 			t.Errorf("%+v %v", out, err)
 		}

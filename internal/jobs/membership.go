@@ -120,7 +120,7 @@ func (j *Jobs) expandAgain(ctx context.Context) error {
 		return err
 	}
 	return j.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
-		_, err := tx.Exec(`UPDATE job_target SET expanded = $1, position = '' WHERE (job_id, target) IN (SELECT job_id, target`+stale+`)`, false)
+		_, err := tx.Exec(`UPDATE job_target SET expanded = $1, again = $2, position = '' WHERE (job_id, target) IN (SELECT job_id, target`+stale+`)`, false, true)
 		return err
 	})
 }
@@ -247,7 +247,7 @@ func (j *Jobs) settle(ctx context.Context, things []string) error {
 		return err
 	}
 	for _, t := range tell {
-		j.tell(ctx, t.thing, true, t.head)
+		j.tell(ctx, t)
 	}
 	return nil
 }
@@ -256,6 +256,7 @@ func (j *Jobs) settle(ctx context.Context, things []string) error {
 type difference struct {
 	come  []string     // jobs that it is to wait for
 	left  []*execution // that it is no target for any more
+	jobs  []*job       // of left
 	waits []string     // jobs that it waits for in vain
 }
 
@@ -287,17 +288,17 @@ func (j *Jobs) difference(tx store.Tx, p place) (d difference, err error) {
 	stays := func(id, selection string) bool {
 		return exists && (selection != iot.TargetSelectionContinuous || aimed[id])
 	}
-	list, err := pendingOf(tx, p.thing, j.cfg.MaxExecutions)
+	list, err := unfinished(tx, p.thing, j.cfg.MaxExecutions)
 	if err != nil {
 		return d, err
 	}
 	for _, e := range list {
-		var selection string
-		if err := tx.QueryRow(`SELECT target_selection FROM job WHERE job_id = $1`, e.jobID).Scan(&selection); err != nil {
+		b, err := getJob(tx, e.jobID)
+		if err != nil {
 			return d, err
 		}
-		if !stays(e.jobID, selection) {
-			d.left = append(d.left, e)
+		if !stays(e.jobID, b.selection) {
+			d.left, d.jobs = append(d.left, e), append(d.jobs, b)
 		}
 	}
 	waits, err := scanTexts(tx.Query(`SELECT job_id FROM job_waiting WHERE thing = $1`, p.thing))
@@ -340,12 +341,17 @@ func (j *Jobs) apply(ctx context.Context, tx store.Tx, p place) (tell []told, er
 			return nil, err
 		}
 	}
-	if len(d.left) == 0 {
-		return nil, nil
-	}
-	head, err := headOf(tx, p.thing)
-	if err != nil {
-		return nil, err
+	spaces := map[string]bool{}
+	for _, b := range d.jobs {
+		if spaces[b.space()] {
+			continue
+		}
+		spaces[b.space()] = true
+		t, err := beforeChange(tx, b, p.thing)
+		if err != nil {
+			return nil, err
+		}
+		tell = append(tell, t)
 	}
 	for _, e := range d.left {
 		was := e.status
@@ -354,7 +360,7 @@ func (j *Jobs) apply(ctx context.Context, tx store.Tx, p place) (tell []told, er
 			return nil, err
 		}
 	}
-	return []told{{p.thing, head}}, nil
+	return tell, nil
 }
 
 func scanTexts(rows store.Rows, err error) (out []string, _ error) {

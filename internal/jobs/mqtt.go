@@ -52,12 +52,12 @@ type answer struct {
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html
 func (j *Jobs) ServeMQTT(ctx context.Context, m *mqtt.Message) error {
-	thing, jobID, verb, ok := parseTopic(m.Topic)
+	t, ok := parseTopic(m.Topic)
 	if !ok {
 		return fmt.Errorf("jobs: %s: %w", m.Topic, mqtt.TopicNameInvalid)
 	}
 	var r request
-	a, err := j.serve(ctx, thing, jobID, verb, m.Payload, &r)
+	a, err := j.serve(ctx, t, m.Payload, &r)
 	suffix := "/accepted"
 	var refused *refusal
 	if err != nil {
@@ -73,38 +73,53 @@ func (j *Jobs) ServeMQTT(ctx context.Context, m *mqtt.Message) error {
 	return errors.Join(err, j.publish(ctx, m.Topic+suffix, a))
 }
 
-// parseTopic takes a request's topic apart.
-func parseTopic(topic string) (thing, jobID, verb string, ok bool) {
-	parts := strings.Split(strings.TrimPrefix(topic, "$aws/things/"), "/")
-	switch {
-	case len(parts) == 3 && parts[1] == "jobs" && (parts[2] == "get" || parts[2] == "start-next"):
-		return parts[0], "", parts[2], true
-	case len(parts) == 4 && parts[1] == "jobs" && parts[2] != "" && (parts[3] == "get" || parts[3] == "update"):
-		return parts[0], parts[2], parts[3], true
-	}
-	return "", "", "", false
+// address is what a request's topic says.
+type address struct {
+	thing, jobID, space, verb string // jobID "": all jobs; space "": no namespace
 }
 
-func (j *Jobs) serve(ctx context.Context, thing, jobID, verb string, payload []byte, r *request) (*answer, error) {
+// inSpace begins the level of a topic that names a namespace.
+const inSpace = "namespace-"
+
+// parseTopic takes a request's topic apart.
+func parseTopic(topic string) (a address, ok bool) {
+	parts := strings.Split(strings.TrimPrefix(topic, "$aws/things/"), "/")
+	if len(parts) < 3 || parts[1] != "jobs" {
+		return a, false
+	}
+	a.thing, a.verb = parts[0], parts[len(parts)-1]
+	if len(parts) == 3 {
+		return a, a.verb == "get" || a.verb == "start-next"
+	}
+	a.jobID = parts[2]
+	if len(parts) == 5 {
+		if a.space, ok = strings.CutPrefix(parts[3], inSpace); !ok || a.space == "" {
+			return a, false
+		}
+	}
+	return a, len(parts) <= 5 && a.jobID != "" && (a.verb == "get" || a.verb == "update")
+}
+
+func (j *Jobs) serve(ctx context.Context, t address, payload []byte, r *request) (*answer, error) {
 	if len(payload) > 0 {
 		if err := json.Unmarshal(payload, r); err != nil {
 			return nil, refuse(invalidJSON, "The payload is not valid: %v", plain(err))
 		}
 	}
-	if err := j.mustBeThing(ctx, thing); err != nil {
+	if err := j.mustBeThing(ctx, t.thing); err != nil {
 		return nil, err
 	}
 	switch {
-	case jobID == "" && verb == "get":
-		current, waiting, err := j.pending(ctx, thing)
+	case t.jobID == "" && t.verb == "get":
+		current, waiting, err := j.pending(ctx, t.thing)
 		return &answer{InProgressJobs: current, QueuedJobs: waiting}, err
-	case jobID == "":
+	case t.jobID == "":
 		e, err := j.startNext(ctx, &iotjobsdata.StartNextPendingJobExecutionRequest{
-			ThingName: thing, StatusDetails: r.StatusDetails, StepTimeoutInMinutes: r.StepTimeoutInMinutes,
+			ThingName: t.thing, StatusDetails: r.StatusDetails, StepTimeoutInMinutes: r.StepTimeoutInMinutes,
 		})
 		return &answer{Execution: inPayload(e)}, err
-	case verb == "get":
-		e, err := j.describe(ctx, thing, jobID, r.ExecutionNumber, r.IncludeJobDocument == nil || *r.IncludeJobDocument)
+	case t.verb == "get":
+		e, err := j.describe(ctx, t.thing, t.jobID, t.space, r.ExecutionNumber, r.IncludeJobDocument == nil || *r.IncludeJobDocument)
 		return &answer{Execution: inPayload(e)}, err
 	}
 	expected, err := versionOf(r.ExpectedVersion)
@@ -112,10 +127,10 @@ func (j *Jobs) serve(ctx context.Context, thing, jobID, verb string, payload []b
 		return nil, err
 	}
 	c, err := j.update(ctx, &iotjobsdata.UpdateJobExecutionRequest{
-		JobId: jobID, ThingName: thing, Status: r.Status, StatusDetails: r.StatusDetails, StepTimeoutInMinutes: r.StepTimeoutInMinutes,
+		JobId: t.jobID, ThingName: t.thing, Status: r.Status, StatusDetails: r.StatusDetails, StepTimeoutInMinutes: r.StepTimeoutInMinutes,
 		ExpectedVersion: expected, ExecutionNumber: r.ExecutionNumber,
 		IncludeJobExecutionState: r.IncludeJobExecutionState, IncludeJobDocument: r.IncludeJobDocument,
-	})
+	}, t.space)
 	if err != nil {
 		return nil, err
 	}
@@ -185,16 +200,26 @@ func (j *Jobs) mustBeThing(ctx context.Context, name string) error {
 	return err
 }
 
-// headOf names a thing's next execution; "" when there is none.
-func headOf(tx store.Tx, thing string) (string, error) {
-	list, err := pendingOf(tx, thing, 1)
-	if err != nil || len(list) == 0 {
+// headOf names the execution that a thing is to take next; "" when there is none.
+func headOf(tx store.Tx, thing, space string) (string, error) {
+	e, err := head(tx, thing, space)
+	if err != nil || e == nil {
 		return "", err
 	}
-	return list[0].key(), nil
+	return e.key(), nil
 }
 
 func (e *execution) key() string { return fmt.Sprintf("%s/%d", e.jobID, e.number) }
+
+// told is a thing that is to be told that its executions of a namespace have changed, and what its head was.
+type told struct{ thing, space, head string }
+
+// beforeChange is what tell needs after the commit of a change that the transaction is about to make.
+func beforeChange(tx store.Tx, b *job, thing string) (t told, err error) {
+	t = told{thing: thing, space: b.space()}
+	t.head, err = headOf(tx, thing, t.space)
+	return t, err
+}
 
 // notification is the payload of notify.
 type notification struct {
@@ -202,44 +227,56 @@ type notification struct {
 	Jobs      map[string][]*iotjobsdata.JobExecutionSummary `json:"jobs"`
 }
 
-// tell publishes notify if the list of a thing's pending executions has changed, and notify-next if its head is another than
-// it was. A message that can't be published is logged: the thing asks when it connects again.
-func (j *Jobs) tell(ctx context.Context, thing string, listChanged bool, head string) {
+// tell publishes notify, as the list of a thing's pending executions has changed, and notify-next if its head is another
+// than it was. A message that can't be published is logged: the thing asks when it connects again.
+//
+// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-comm-notifications.html
+func (j *Jobs) tell(ctx context.Context, t told) {
 	var list []*execution
 	var b *job
 	err := j.DB.Read(ctx, func(_ context.Context, tx store.Tx) error {
 		var err error
-		if list, err = pendingOf(tx, thing, maxListed); err != nil || len(list) == 0 {
+		if list, err = listed(tx, t.thing, t.space); err != nil || len(list) == 0 {
 			return err
 		}
 		b, err = getJob(tx, list[0].jobID)
 		return err
 	})
-	base := "$aws/things/" + thing + "/jobs/"
-	now := j.cfg.Now().Unix()
-	if err == nil && listChanged {
-		n := notification{Timestamp: now, Jobs: map[string][]*iotjobsdata.JobExecutionSummary{}}
-		for _, e := range list {
-			n.Jobs[e.status] = append(n.Jobs[e.status], summary(e))
-		}
-		err = j.publish(ctx, base+"notify", n)
-	}
 	if err == nil {
-		a, now := &answer{Timestamp: now}, ""
-		if len(list) > 0 {
-			now = list[0].key()
-			var e *iotjobsdata.JobExecution
-			if now != head {
-				if e, err = j.deviceExecution(ctx, b, list[0], true); err == nil {
-					a.Execution = inPayload(e)
-				}
-			}
-		}
-		if err == nil && now != head {
-			err = j.publish(ctx, base+"notify-next", a)
-		}
+		err = j.notify(ctx, t, list, b)
 	}
 	if err != nil {
-		j.Log.Warn("a thing can't be told of its jobs", "thing", thing, "err", err)
+		j.Log.Warn("a thing can't be told of its jobs", "thing", t.thing, "err", err)
 	}
+}
+
+// notify publishes what tell is for; b is the job of the first of list.
+func (j *Jobs) notify(ctx context.Context, t told, list []*execution, b *job) error {
+	base, suffix := "$aws/things/"+t.thing+"/jobs/notify", ""
+	if t.space != "" {
+		suffix = "-" + inSpace + t.space
+	}
+	now := j.cfg.Now().Unix()
+	n := notification{Timestamp: now, Jobs: map[string][]*iotjobsdata.JobExecutionSummary{}}
+	for _, e := range list {
+		n.Jobs[e.status] = append(n.Jobs[e.status], summary(e))
+	}
+	if err := j.publish(ctx, base+suffix, n); err != nil {
+		return err
+	}
+	a, first := &answer{Timestamp: now}, ""
+	if len(list) > 0 {
+		first = list[0].key()
+	}
+	if first == t.head {
+		return nil
+	}
+	if first != "" {
+		e, err := j.deviceExecution(ctx, b, list[0], true)
+		if err != nil {
+			return err
+		}
+		a.Execution = inPayload(e)
+	}
+	return j.publish(ctx, base+"-next"+suffix, a)
 }

@@ -31,12 +31,16 @@ func (j *Jobs) lead(ctx context.Context) {
 	defer j.marks.lead(false)
 	j.tellRecent(ctx)
 	var s sweep
+	purge := purge{Jobs: j}
 	for {
-		follow, err := j.follow(ctx, &s)
 		more := false
-		if err == nil {
-			more, err = j.step(ctx)
-			more = more || follow
+		var err error
+		for _, part := range []func(context.Context) (bool, error){func(ctx context.Context) (bool, error) { return j.follow(ctx, &s) }, purge.step, j.step} {
+			m, partErr := part(ctx)
+			if err = partErr; err != nil {
+				break
+			}
+			more = more || m
 		}
 		if ctx.Err() != nil {
 			return
@@ -61,13 +65,17 @@ func (j *Jobs) lead(ctx context.Context) {
 func (j *Jobs) tellRecent(ctx context.Context) {
 	after := ""
 	for ctx.Err() == nil {
-		var things []string
+		var tell []told
 		err := j.DB.Read(ctx, func(_ context.Context, tx store.Tx) error {
-			things = nil
+			tell = nil
 			list, err := scanExecutions(tx.Query(`SELECT `+executionColumns+` FROM job_execution WHERE status = 'QUEUED' AND latest AND queued > $1 AND thing > $2
 				ORDER BY thing LIMIT $3`, j.nowMS()-recent.Milliseconds(), after, batch))
 			for _, e := range list {
-				things = append(things, e.thing)
+				b, err := getJob(tx, e.jobID)
+				if err != nil {
+					return err
+				}
+				tell = append(tell, told{thing: e.thing, space: b.space()})
 			}
 			return err
 		})
@@ -75,11 +83,11 @@ func (j *Jobs) tellRecent(ctx context.Context) {
 			j.Log.Warn("things can't be told of their jobs", "err", err)
 			return
 		}
-		for _, t := range slices.Compact(things) {
-			j.tell(ctx, t, true, "")
-			after = t
+		for _, t := range slices.Compact(tell) {
+			j.tell(ctx, t)
+			after = t.thing
 		}
-		if len(things) < batch {
+		if len(tell) < batch {
 			return
 		}
 	}
@@ -137,9 +145,6 @@ func (j *Jobs) active(ctx context.Context, status, after string) (ids []string, 
 	return ids, err
 }
 
-// told is a thing that is to be told, and what its head was.
-type told struct{ thing, head string }
-
 // move takes the next step of one job.
 func (j *Jobs) move(ctx context.Context, id string) (more bool, err error) {
 	b, err := j.readJob(ctx, id)
@@ -152,6 +157,9 @@ func (j *Jobs) move(ctx context.Context, id string) (more bool, err error) {
 	if b.status == inProgress || b.status == scheduled {
 		if more, err := j.expand(ctx, b); more || err != nil {
 			return more, err
+		}
+		if b.telling != nil {
+			return true, j.tellOfWindow(ctx, b)
 		}
 		if idle, err := j.idle(ctx, b); idle || err != nil {
 			return false, err
@@ -184,7 +192,7 @@ func (j *Jobs) move(ctx context.Context, id string) (more bool, err error) {
 		return false, err
 	}
 	for _, t := range tell {
-		j.tell(ctx, t.thing, true, t.head)
+		j.tell(ctx, t)
 	}
 	return more, nil
 }
@@ -256,11 +264,11 @@ func (j *Jobs) idle(ctx context.Context, b *job) (idle bool, err error) {
 		}
 		_, abort := rollout.Aborts(b.def.AbortConfig, c)
 		switch {
-		case abort, schedule.Ended(now) && schedule.EndBehavior != iot.JobEndBehaviorStopRollout, b.status == scheduled && schedule.Started(time.UnixMilli(b.created), now):
-		case b.status == scheduled:
-			idle = true
+		case abort, schedule.Ended(now) && schedule.EndBehavior != iot.JobEndBehaviorStopRollout, b.statusAt(schedule, now) != b.status:
 		case len(next) > 0:
 			idle = !schedule.Open(now) && !schedule.Ended(now) || b.pace.Allowed(rollout.PerMinute(b.def.JobExecutionsRolloutConfig, c, j.cfg.MaxPerMinute), now) == 0
+		case !schedule.Started(time.UnixMilli(b.created), now):
+			idle = true
 		default:
 			idle = !b.ends(schedule, now) || c.Open() > 0
 		}
@@ -285,16 +293,18 @@ func (j *Jobs) roll(ctx context.Context, tx store.Tx, b *job) (tell []told, more
 		return nil, true, j.cancel(ctx, tx, b, false)
 	}
 	if schedule.Ended(now) {
-		return j.endSchedule(ctx, tx, b, schedule, c)
-	}
-	if b.status == scheduled && schedule.Started(time.UnixMilli(b.created), now) {
-		b.status, b.modified, more = inProgress, now.UnixMilli(), true
-		if err := saveJob(tx, b); err != nil {
-			return nil, false, err
+		if over, err := j.endSchedule(ctx, tx, b, schedule); over || err != nil {
+			return nil, true, err
 		}
 	}
-	if b.status != inProgress {
-		return nil, false, nil
+	if status := b.statusAt(schedule, now); status != b.status {
+		if turned, err := j.turn(ctx, tx, b, status, c); !turned || err != nil {
+			return nil, true, err
+		}
+		more = true
+	}
+	if !schedule.Started(time.UnixMilli(b.created), now) {
+		return nil, more, nil
 	}
 	if schedule.Open(now) {
 		allowed := b.pace.Allowed(rollout.PerMinute(b.def.JobExecutionsRolloutConfig, c, j.cfg.MaxPerMinute), now)
@@ -321,16 +331,18 @@ func (j *Jobs) start(tx store.Tx, b *job, n int) ([]told, error) {
 	}
 	var out []told
 	for _, thing := range things {
-		list, err := pendingOf(tx, thing, j.cfg.MaxExecutions)
-		if err != nil {
+		var others int
+		if err := tx.QueryRow(`SELECT COUNT(*)`+unended, thing).Scan(&others); err != nil {
 			return nil, err
 		}
-		if len(list) >= j.cfg.MaxExecutions {
+		if others >= j.cfg.MaxExecutions {
 			continue
 		}
-		head := ""
-		if len(list) > 0 {
-			head = list[0].key()
+		t := told{thing: thing, space: b.space()}
+		if others > 0 {
+			if t.head, err = headOf(tx, thing, t.space); err != nil {
+				return nil, err
+			}
 		}
 		now := j.nowMS()
 		e := &execution{thing: thing, jobID: b.id, number: 1, status: queued, version: 1, queued: now, modified: now}
@@ -341,7 +353,7 @@ func (j *Jobs) start(tx store.Tx, b *job, n int) ([]told, error) {
 		if err := errors.Join(err, insertExecution(tx, e)); err != nil {
 			return nil, err
 		}
-		out = append(out, told{thing, head})
+		out = append(out, t)
 	}
 	if len(out) > 0 {
 		err = count(tx, b.id, queued, int64(len(out)))
@@ -399,19 +411,15 @@ func (j *Jobs) complete(ctx context.Context, tx store.Tx, b *job, c rollout.Coun
 	return errors.Join(saveJob(tx, b), j.jobEvent(ctx, tx, b, jobCompleted))
 }
 
-// endSchedule does what the schedule's end behaviour says.
-func (j *Jobs) endSchedule(ctx context.Context, tx store.Tx, b *job, s *rollout.Schedule, c rollout.Counts) ([]told, bool, error) {
+// endSchedule does what the schedule's end behaviour says; over tells that it has canceled the job. Otherwise nothing
+// starts any more, and what has goes on, within maintenance windows if there are.
+func (j *Jobs) endSchedule(ctx context.Context, tx store.Tx, b *job, s *rollout.Schedule) (over bool, err error) {
 	if s.EndBehavior != iot.JobEndBehaviorStopRollout {
 		b.reason = new("END_TIME_REACHED")
-		return nil, true, j.cancel(ctx, tx, b, s.EndBehavior == iot.JobEndBehaviorForceCancel)
+		return true, j.cancel(ctx, tx, b, s.EndBehavior == iot.JobEndBehaviorForceCancel)
 	}
-	if _, err := tx.Exec(`DELETE FROM job_waiting WHERE job_id = $1`, b.id); err != nil {
-		return nil, false, err
-	}
-	if b.status == scheduled {
-		b.status = inProgress
-	}
-	return nil, false, j.complete(ctx, tx, b, c, s)
+	_, err = tx.Exec(`DELETE FROM job_waiting WHERE job_id = $1`, b.id)
+	return false, err
 }
 
 // endAll ends a batch of the executions of a job: those that are queued, and with force those in progress.
@@ -425,7 +433,7 @@ func (j *Jobs) endAll(ctx context.Context, tx store.Tx, b *job, status string) (
 		return nil, false, err
 	}
 	for _, e := range list {
-		head, err := headOf(tx, e.thing)
+		t, err := beforeChange(tx, b, e.thing)
 		if err != nil {
 			return nil, false, err
 		}
@@ -434,7 +442,7 @@ func (j *Jobs) endAll(ctx context.Context, tx store.Tx, b *job, status string) (
 		if err := j.save(ctx, tx, e, was); err != nil {
 			return nil, false, err
 		}
-		tell = append(tell, told{e.thing, head})
+		tell = append(tell, t)
 	}
 	if len(list) > 0 {
 		err = j.canceledEvent(ctx, tx, b)
@@ -450,11 +458,11 @@ func (j *Jobs) erase(ctx context.Context, tx store.Tx, b *job) (tell []told, mor
 	}
 	for _, e := range list {
 		if e.pending() {
-			head, err := headOf(tx, e.thing)
+			t, err := beforeChange(tx, b, e.thing)
 			if err != nil {
 				return nil, false, err
 			}
-			tell = append(tell, told{e.thing, head})
+			tell = append(tell, t)
 		}
 		if err := j.executionEvent(ctx, e, jobDeleted); err != nil {
 			return nil, false, err
@@ -504,7 +512,7 @@ func (j *Jobs) timeOut(ctx context.Context) (more bool, err error) {
 			if err != nil {
 				return err
 			}
-			head, err := headOf(tx, e.thing)
+			t, err := beforeChange(tx, b, e.thing)
 			if err != nil {
 				return err
 			}
@@ -513,7 +521,7 @@ func (j *Jobs) timeOut(ctx context.Context) (more bool, err error) {
 			if err := errors.Join(j.save(ctx, tx, e, was), j.ended(tx, b, e)); err != nil {
 				return err
 			}
-			tell = append(tell, told{e.thing, head})
+			tell = append(tell, t)
 		}
 		return nil
 	})
@@ -524,14 +532,14 @@ func (j *Jobs) timeOut(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	for _, t := range tell {
-		j.tell(ctx, t.thing, true, t.head)
+		j.tell(ctx, t)
 	}
 	return more, nil
 }
 
 // ended follows an execution that the thing, or its silence, has ended: with another one if the job says so.
 func (j *Jobs) ended(tx store.Tx, b *job, e *execution) error {
-	if e.pending() || b.status != inProgress || !rollout.Retries(b.def.JobExecutionsRetryConfig, e.status, int(e.number-1)) {
+	if e.pending() || b.over() || !rollout.Retries(b.def.JobExecutionsRetryConfig, e.status, int(e.number-1)) {
 		return nil
 	}
 	if _, err := tx.Exec(`UPDATE job_execution SET latest = $4 WHERE thing = $1 AND job_id = $2 AND number = $3`, e.thing, e.jobID, e.number, false); err != nil {

@@ -1,10 +1,12 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/jobs/rollout"
@@ -30,17 +32,21 @@ type job struct {
 	reason    *string
 	comment   *string
 	pace      rollout.Pace
+	telling   *string // a thing: those up to it know that a maintenance window has begun or ended; nil: all do
 }
+
+// space is the namespace of a job, "" for most.
+func (b *job) space() string { return value(b.def.NamespaceId) }
 
 func (b *job) over() bool {
 	return b.status == canceled || b.status == completed || b.status == deleting
 }
 
-const jobColumns = `job_id, definition, status, target_selection, created, modified, completed, force_canceled, reason_code, comment, pace_minute, pace_released`
+const jobColumns = `job_id, definition, status, target_selection, created, modified, completed, force_canceled, reason_code, comment, pace_minute, pace_released, telling`
 
 func scanJob(r store.Row) (*job, error) {
 	b, text := &job{}, ""
-	err := r.Scan(&b.id, &text, &b.status, &b.selection, &b.created, &b.modified, &b.completed, &b.forced, &b.reason, &b.comment, &b.pace.Minute, &b.pace.Released)
+	err := r.Scan(&b.id, &text, &b.status, &b.selection, &b.created, &b.modified, &b.completed, &b.forced, &b.reason, &b.comment, &b.pace.Minute, &b.pace.Released, &b.telling)
 	if err != nil {
 		return nil, err
 	}
@@ -48,6 +54,21 @@ func scanJob(r store.Row) (*job, error) {
 		return nil, fmt.Errorf("jobs: job %s: %w", b.id, err)
 	}
 	return b, nil
+}
+
+func scanJobs(rows store.Rows, err error) (out []*job, _ error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		b, err := scanJob(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, b)
+	}
+	return out, errors.Join(rows.Err(), rows.Close())
 }
 
 // getJob gives iot.ResourceNotFoundException for a job that does not exist.
@@ -72,8 +93,9 @@ func insertJob(tx store.Tx, b *job) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(`INSERT INTO job (`+jobColumns+`, namespace) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
-		b.id, string(text), b.status, b.selection, b.created, b.modified, b.completed, b.forced, b.reason, b.comment, b.pace.Minute, b.pace.Released, value(b.def.NamespaceId))
+	windowed := b.def.SchedulingConfig != nil && len(b.def.SchedulingConfig.MaintenanceWindows) > 0
+	_, err = tx.Exec(`INSERT INTO job (`+jobColumns+`, namespace, windowed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+		b.id, string(text), b.status, b.selection, b.created, b.modified, b.completed, b.forced, b.reason, b.comment, b.pace.Minute, b.pace.Released, b.telling, b.space(), windowed)
 	return err
 }
 
@@ -84,8 +106,8 @@ func saveJob(tx store.Tx, b *job) error {
 		return err
 	}
 	_, err = tx.Exec(`UPDATE job SET definition = $2, status = $3, modified = $4, completed = $5, force_canceled = $6, reason_code = $7, comment = $8,
-		pace_minute = $9, pace_released = $10 WHERE job_id = $1`,
-		b.id, string(text), b.status, b.modified, b.completed, b.forced, b.reason, b.comment, b.pace.Minute, b.pace.Released)
+		pace_minute = $9, pace_released = $10, telling = $11 WHERE job_id = $1`,
+		b.id, string(text), b.status, b.modified, b.completed, b.forced, b.reason, b.comment, b.pace.Minute, b.pace.Released, b.telling)
 	return err
 }
 
@@ -209,11 +231,57 @@ func latest(tx store.Tx, thing, jobID string, number *int64) (*execution, error)
 	return scanExecution(tx.QueryRow(`SELECT `+executionColumns+` FROM job_execution WHERE thing = $1 AND job_id = $2 ORDER BY number DESC LIMIT 1`, thing, jobID))
 }
 
-// pendingOf are a thing's executions that have not ended, in the order in which it is to take them: what is in progress
-// first, each part by age.
-func pendingOf(tx store.Tx, thing string, limit int) ([]*execution, error) {
-	return scanExecutions(tx.Query(`SELECT `+executionColumns+` FROM job_execution WHERE thing = $1 AND status IN ('QUEUED', 'IN_PROGRESS')
-		ORDER BY CASE status WHEN 'IN_PROGRESS' THEN 0 ELSE 1 END, queued, job_id LIMIT $2`, thing, limit))
+const (
+	unended = ` FROM job_execution WHERE thing = $1 AND status IN ('QUEUED', 'IN_PROGRESS')`
+	// inTurn is the order in which a thing is to take executions: what is in progress first, each part by age.
+	inTurn = ` ORDER BY CASE status WHEN 'IN_PROGRESS' THEN 0 ELSE 1 END, queued, job_id`
+	// shown are the executions of a namespace that a thing sees. What is queued for a maintenance window shows while the
+	// window is open: then the job is not SCHEDULED.
+	shown = unended + ` AND EXISTS (SELECT 1 FROM job b WHERE b.job_id = job_execution.job_id AND b.namespace = $2
+		AND (b.status <> 'SCHEDULED' OR job_execution.status = 'IN_PROGRESS')`
+)
+
+// unfinished are a thing's executions that have not ended.
+func unfinished(tx store.Tx, thing string, limit int) ([]*execution, error) {
+	return scanExecutions(tx.Query(`SELECT `+executionColumns+unended+inTurn+` LIMIT $2`, thing, limit))
+}
+
+// head is the execution that a thing is to take next; nil when there is none.
+func head(tx store.Tx, thing, space string) (*execution, error) {
+	list, err := scanExecutions(tx.Query(`SELECT `+executionColumns+shown+`)`+inTurn+` LIMIT 1`, thing, space))
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return list[0], nil
+}
+
+// The executions that a thing is shown: so many of jobs without maintenance windows, and so many of others.
+//
+// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/job-limits.html
+const (
+	maxListed         = 10
+	maxListedInWindow = 5
+)
+
+// listed are the executions that a thing is shown.
+func listed(tx store.Tx, thing, space string) (out []*execution, err error) {
+	for windowed, most := range map[bool]int{false: maxListed, true: maxListedInWindow} {
+		list, err := scanExecutions(tx.Query(`SELECT `+executionColumns+shown+` AND b.windowed = $3)`+inTurn+fmt.Sprintf(` LIMIT %d`, most), thing, space, windowed))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, list...)
+	}
+	rank := func(e *execution) int64 {
+		if e.status == inProgress {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(out, func(a, b *execution) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.queued, b.queued), cmp.Compare(a.jobID, b.jobID))
+	})
+	return out, nil
 }
 
 func insertExecution(tx store.Tx, e *execution) error {

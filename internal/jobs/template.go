@@ -58,6 +58,9 @@ func (j *Jobs) CreateJobTemplate(ctx context.Context, in *iot.CreateJobTemplateR
 		return nil, err
 	}
 	err = j.DB.Write(ctx, func(ctx context.Context, tx store.Tx) error {
+		if err := j.mayKeepTemplate(tx); err != nil {
+			return err
+		}
 		_, err := tx.Exec(`INSERT INTO job_template (job_template_id, definition, created) VALUES ($1, $2, $3)`, in.JobTemplateId, string(text), j.nowMS())
 		if errors.Is(err, store.ErrConflict) {
 			return &iot.ConflictException{Message: fmt.Sprintf("Job template %s already exists.", in.JobTemplateId), ResourceId: in.JobTemplateId}

@@ -86,6 +86,9 @@ func (s *Schedule) check(now time.Time, b Bounds) error {
 	if b.Longest > 0 && s.End.After(start.Add(b.Longest)) {
 		return fmt.Errorf("endTime: it must be at most %v after the start", b.Longest)
 	}
+	if b.Longest > 0 && s.End.After(now.Add(b.Longest)) {
+		return fmt.Errorf("endTime: it must be at most %v from now", b.Longest)
+	}
 	return nil
 }
 
@@ -130,9 +133,11 @@ func (s *Schedule) Ended(now time.Time) bool { return !s.End.IsZero() && !now.Be
 
 // Open tells whether executions may start now.
 func (s *Schedule) Open(now time.Time) bool {
-	if now.Before(s.Start) || s.Ended(now) {
-		return false
-	}
+	return !now.Before(s.Start) && !s.Ended(now) && s.InWindow(now)
+}
+
+// InWindow tells whether a maintenance window is open; without any it always is.
+func (s *Schedule) InWindow(now time.Time) bool {
 	if len(s.windows) == 0 {
 		return true
 	}
