@@ -75,6 +75,7 @@ func TestQuotas(t *testing.T) {
 		if _, err := w.CancelJob(t.Context(), &iot.CancelJobRequest{JobId: "s1", Force: new(true)}); err != nil {
 			t.Fatal(err)
 		}
+		w.eventually("it is canceled", func() bool { return !concurrent("s1") })
 		w.create("s1b", iot.CreateJobRequest{JobExecutionsRolloutConfig: slow}, group("many"))
 		if _, err := w.CancelJob(t.Context(), &iot.CancelJobRequest{JobId: "s0", Force: new(true)}); err != nil {
 			t.Fatal(err)
