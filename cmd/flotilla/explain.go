@@ -13,6 +13,7 @@ import (
 
 type explainCmd struct {
 	Client    explainClientCmd    `cmd:"" help:"What was refused to a client, and why."`
+	Shadow    explainShadowCmd    `cmd:"" help:"Why a shadow's delta is pending: who wrote it, what the device said, whether it is there."`
 	Provision explainProvisionCmd `cmd:"" help:"What became of a device's attempts to be provisioned, step by step."`
 }
 

@@ -37,7 +37,7 @@ var layers = map[string]layer{
 
 	"audit": room, "audit/chain": pure,
 
-	"server": root, "sim": root,
+	"server": root, "sim": root, "push": root,
 }
 
 // Generators and helpers of tests may import what they need.
