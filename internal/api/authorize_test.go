@@ -56,6 +56,7 @@ func TestWhatIsAsked(t *testing.T) {
 		{"iot", "PUT", "/thing-groups/updateThingGroupsForThing", `{"thingName":"lamp","thingGroupsToAdd":["a","b"],"thingGroupsToRemove":["b"]}`, nil, []string{"iot:UpdateThingGroupsForThing " + arn + "thing/lamp", "iot:UpdateThingGroupsForThing " + arn + "thinggroup/a", "iot:UpdateThingGroupsForThing " + arn + "thinggroup/b"}},
 		{"iot", "POST", "/thing-groups/g", `{"parentGroupName":"top"}`, nil, []string{"iot:CreateThingGroup " + arn + "thinggroup/g", "iot:CreateThingGroup " + arn + "thinggroup/top"}},
 		{"iot", "PUT", "/jobs/j", `{"targets":["` + arn + `thing/lamp"]}`, nil, []string{"iot:CreateJob " + arn + "job/j", "iot:CreateJob " + arn + "thing/lamp"}},
+		{"iot", "POST", "/otaUpdates/u", `{"targets":["` + arn + `thing/lamp"]}`, nil, []string{"iot:CreateOTAUpdate " + arn + "otaupdate/u", "iot:CreateOTAUpdate " + arn + "thing/lamp"}},
 		{"iot", "PUT", "/things/lamp/jobs/j/cancel", "", nil, []string{"iot:CancelJobExecution " + arn + "thing/lamp", "iot:CancelJobExecution " + arn + "job/j"}},
 		{"iot", "POST", "/tags", `{"resourceArn":"` + arn + `rule/r","tags":[]}`, nil, []string{"iot:TagResource " + arn + "rule/r"}},
 		{"iot", "GET", "/tags?resourceArn=arn%3Aaws%3Aiot%3Aus-east-1%3A123456789012%3Arule%2Fr", "", nil, []string{"iot:ListTagsForResource " + arn + "rule/r"}},

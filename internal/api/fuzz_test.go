@@ -8,9 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
 	"flotilla/internal/api"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/aws/iotdata"
+	"flotilla/internal/object"
 )
 
 // FuzzSignature: no request without the secret gets through, and none breaks the
@@ -68,6 +72,66 @@ func FuzzDecoder(f *testing.F) {
 		h.ServeHTTP(rec, r)
 		if rec.Code >= 500 {
 			t.Fatalf("%d %s", rec.Code, rec.Body)
+		}
+	})
+}
+
+// handedOut is an object store that remembers what was asked of it.
+type handedOut struct {
+	secret  string
+	reached *object.Operation
+}
+
+func (h *handedOut) Secret(id string) string {
+	if id != "HANDEDOUT" {
+		return ""
+	}
+	return h.secret
+}
+
+func (h *handedOut) Serve(_ http.ResponseWriter, _ *http.Request, op object.Operation, _ string) int {
+	h.reached = &op
+	return http.StatusOK
+}
+
+// FuzzObjectURL: a URL that was handed out gets that object, and what is made of it gets no other and changes nothing.
+func FuzzObjectURL(f *testing.F) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	h := &handedOut{secret: "secret"}
+	s := api.New(api.Config{}, api.Deps{Account: account, Keys: &keys{}, Permissions: everything{}, Objects: h, Now: func() time.Time { return at }})
+	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
+	r, err := http.NewRequestWithContext(f.Context(), http.MethodGet, "https://localhost/bucket/key?X-Amz-Expires=60", nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, _, err := signer.PresignHTTP(f.Context(), aws.Credentials{AccessKeyID: "HANDEDOUT", SecretAccessKey: h.secret}, r, "UNSIGNED-PAYLOAD", "s3", "us-east-1", at)
+	if err != nil {
+		f.Fatal(err)
+	}
+	u, err := url.Parse(good)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("GET", u.Path, u.RawQuery, "", "")
+	f.Add("GET", "/bucket/other", u.RawQuery, "", "")
+	f.Add("PUT", u.Path, u.RawQuery, "X-Amz-Copy-Source", "/bucket/other")
+	f.Add("GET", "/bucket/../bucket/key", u.RawQuery+"&versionId=1", "Range", "bytes=0-1")
+	f.Add("HEAD", "//bucket%2Fkey", u.RawQuery+"&uploadId=1", "X-Http-Method-Override", "DELETE")
+	f.Fuzz(func(t *testing.T, method, path, query, header, value string) {
+		h.reached = nil
+		r := &http.Request{
+			Method: method, Host: "localhost", RequestURI: path + "?" + query, URL: &url.URL{Path: path, RawQuery: query},
+			Header: http.Header{}, RemoteAddr: "127.0.0.1:1", Body: http.NoBody,
+		}
+		if header != "" {
+			r.Header.Set(header, value)
+		}
+		s.ServeHTTP(httptest.NewRecorder(), r)
+		if op := h.reached; op != nil && (op.Bucket != "bucket" || op.Key != "key" || op.Name != "GetObject" && op.Name != "HeadObject") {
+			t.Fatalf("%s %s?%s: %+v", method, path, query, op)
+		}
+		if h.reached == nil && method == "GET" && path == u.Path && query == u.RawQuery && header == "" {
+			t.Fatal("the URL as it was handed out is refused")
 		}
 	})
 }

@@ -51,6 +51,7 @@ var sources = map[string][]source{
 	"AttachSecurityProfile":       {{fromLabel, "securityProfileName", "securityprofile", ""}, {fromQuery, "securityProfileTargetArn", "", ""}},
 	"AttachThingPrincipal":        {{fromHeader, "X-Amzn-Principal", "", ""}},
 	"CreateJob":                   {{fromLabel, "jobId", "job", ""}, {fromBody, "targets", "", ""}, {fromBody, "jobTemplateArn", "", ""}},
+	"CreateOTAUpdate":             {{fromLabel, "otaUpdateId", "otaupdate", ""}, {fromBody, "targets", "", ""}},
 	"CreateProvisioningTemplate":  {{fromBody, "templateName", "provisioningtemplate", ""}},
 	"CreateThingGroup":            {{fromLabel, "thingGroupName", "thinggroup", ""}, {fromBody, "parentGroupName", "thinggroup", ""}},
 	"DeleteTopicRuleDestination":  {{fromLabel, "arn", "", ""}},
