@@ -2,7 +2,6 @@ package ota
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,13 +30,14 @@ type fileSize struct {
 	Size int64 `json:"z" cbor:"z"`
 }
 
-// block is the payload of …/data. Its data are bytes in CBOR and base64 in JSON.
+// block is the payload of …/data. Its data are bytes in CBOR and base64 in JSON. AWS's page says hexadecimal for JSON; base64 is
+// what AWS's MQTT file streams library for devices decodes.
 type block struct {
 	Token *string `json:"c,omitempty" cbor:"c,omitempty"`
 	File  int64   `json:"f" cbor:"f"`
 	Size  int     `json:"l" cbor:"l"`
 	ID    int64   `json:"i" cbor:"i"`
-	Data  any     `json:"p" cbor:"p"`
+	Data  []byte  `json:"p" cbor:"p"`
 }
 
 // rejection is the payload of …/rejected.
@@ -86,6 +86,7 @@ func (o *OTA) ServeMQTT(ctx context.Context, m *mqtt.Message) error {
 		refused = &refusal{internalError, "The request can't be served now"}
 		err = fmt.Errorf("ota: %s: %w", m.Topic, err)
 	}
+	o.metrics.refused.WithLabelValues(refused.code).Inc()
 	return errors.Join(err, o.publish(ctx, c, "rejected", rejection{refused.code, refused.message, r.token}))
 }
 
@@ -170,22 +171,15 @@ func (o *OTA) get(ctx context.Context, c call, s *stream, r *request) error {
 		for _, id := range ids[:run] {
 			part := data[:min(len(data), int(r.block))]
 			data = data[len(part):]
-			if err := o.publish(ctx, c, "data", block{Token: r.token, File: r.file, Size: len(part), ID: id, Data: c.data(part)}); err != nil {
+			if err := o.publish(ctx, c, "data", block{Token: r.token, File: r.file, Size: len(part), ID: id, Data: part}); err != nil {
 				return err
 			}
+			o.metrics.blocks.Inc()
+			o.metrics.bytes.Add(float64(len(part)))
 		}
 		ids = ids[run:]
 	}
 	return nil
-}
-
-// data is a block's data in the format of the topic. AWS's page says hexadecimal for JSON; the service sends base64, which is
-// what AWS's MQTT file streams library for devices decodes.
-func (c call) data(part []byte) any {
-	if c.format == "cbor" {
-		return part
-	}
-	return base64.StdEncoding.EncodeToString(part)
 }
 
 // readBlocks reads a part of a file, if it is still what the stream has: all bytes up to the end of the file.

@@ -362,3 +362,27 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkGet is what an answer of 10 blocks of 4 KiB costs the room, the store's part included.
+func BenchmarkGet(b *testing.B) {
+	w := newWorld(b, storetest.Open(b))
+	w.put("b", "k", image(1<<20))
+	w.stream("S", "b", "k")
+	request := map[string]any{"f": 0, "l": 4096, "o": 20, "n": 10}
+	for format, encode := range map[string]func(any) ([]byte, error){"json": json.Marshal, "cbor": cbor.Marshal} {
+		payload, err := encode(request)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(format, func(b *testing.B) {
+			b.SetBytes(10 * 4096)
+			b.ReportAllocs()
+			for b.Loop() {
+				w.messages = nil
+				if err := w.ServeMQTT(b.Context(), &mqtt.Message{Topic: "$aws/things/T/streams/S/get/" + format, Payload: payload}); err != nil || len(w.messages) != 10 {
+					b.Fatal(len(w.messages), err)
+				}
+			}
+		})
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"flotilla/internal/aws"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/mqtt"
@@ -56,6 +58,7 @@ type Deps struct {
 	Jobs      Jobs
 	Tags      Tags
 	Log       *slog.Logger
+	Metrics   *prometheus.Registry // nil: none are kept
 }
 
 const (
@@ -71,7 +74,8 @@ const (
 type OTA struct {
 	cfg Config
 	Deps
-	slots chan struct{} // one for each request that is served
+	metrics *metrics
+	slots   chan struct{} // one for each request that is served
 
 	mu    sync.Mutex
 	under map[string]int // requests of things that are served or wait
@@ -94,7 +98,7 @@ func New(cfg Config, d Deps) *OTA {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	return &OTA{cfg: cfg, Deps: d, slots: make(chan struct{}, cfg.MaxRequests), under: map[string]int{}}
+	return &OTA{cfg: cfg, Deps: d, metrics: newMetrics(d.Metrics), slots: make(chan struct{}, cfg.MaxRequests), under: map[string]int{}}
 }
 
 func (o *OTA) nowMS() int64 { return o.cfg.Now().UnixMilli() }

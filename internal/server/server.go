@@ -192,7 +192,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	r.jobs = jobs.New(cfg.Jobs, jobs.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Events: r.account, Objects: objects, Presigner: urls, Log: log})
 	followThings(news, r.jobs)
 	cfg.OTA.Limits = cfg.Limits
-	r.ota = ota.New(cfg.OTA, ota.Deps{Account: acct, DB: db, Publisher: late, Objects: objects, Jobs: r.jobs, Tags: r.registry, Log: log})
+	r.ota = ota.New(cfg.OTA, ota.Deps{Account: acct, DB: db, Publisher: late, Objects: objects, Jobs: r.jobs, Tags: r.registry, Log: log, Metrics: metrics})
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
 		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}}, Functions: functions,
