@@ -19,7 +19,7 @@ test: ## everything that needs Go alone
 	$(GO) test -race -timeout 30m -shuffle=on $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PURE) $(CLIENTS))")
 
 lint: ## formatting, vet, staticcheck
-	@files=$$($(GO) tool gofumpt -l cmd internal test bench); if [ -n "$$files" ]; then echo "gofumpt would change:"; echo "$$files"; exit 1; fi
+	@files=$$($(GO) tool gofumpt -l cmd internal test bench examples); if [ -n "$$files" ]; then echo "gofumpt would change:"; echo "$$files"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 

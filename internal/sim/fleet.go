@@ -31,6 +31,7 @@ type Fleet struct {
 	Progress func(Status)
 
 	start   time.Time
+	doors   chan struct{} // has the attempts to connect: more at a time would only keep each other from succeeding
 	quiet   chan struct{} // closed when the time is over: nothing new is begun, and all links stay
 	members []*member
 	jobs    []string // created; the back end's until it has ended
@@ -46,6 +47,9 @@ type Status struct {
 	Acknowledged, Arrived           int64 // readings
 	DesiredWritten, DesiredReported int64
 }
+
+// maxConnecting is how many devices of a process connect at the same time.
+const maxConnecting = 128
 
 // perWitness is how many devices one subscriber listens to.
 const perWitness = 1000
@@ -70,7 +74,7 @@ func (f *Fleet) isQuiet() bool {
 // which the run made no sense, or ctx.
 func (f *Fleet) Play(ctx context.Context) (*Report, error) {
 	began := time.Now()
-	f.quiet = make(chan struct{})
+	f.quiet, f.doors = make(chan struct{}), make(chan struct{}, maxConnecting)
 	err := f.play(ctx)
 	r := f.report()
 	r.Seconds = time.Since(began).Seconds()

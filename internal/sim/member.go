@@ -153,6 +153,12 @@ func (m *member) topic(suffix string) string { return "$aws/things/" + m.thing +
 
 // connect connects, subscribes and asks for what changed meanwhile.
 func (m *member) connect(ctx context.Context, l *link) (*client.Client, error) {
+	select {
+	case m.fleet.doors <- struct{}{}:
+		defer func() { <-m.fleet.doors }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	m.drain()
