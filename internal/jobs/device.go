@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"flotilla/internal/aws/iotjobsdata"
 	"flotilla/internal/store"
@@ -61,6 +63,7 @@ const (
 	maxDetailKey   = 128
 	maxDetailValue = 1024
 	maxTimeout     = 7 * 24 * 60 // minutes
+	detailKeyRunes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:_-"
 )
 
 func checkDetails(d map[string]string) error {
@@ -68,8 +71,11 @@ func checkDetails(d map[string]string) error {
 		return refuse(invalidRequest, "statusDetails has at most %d members", maxDetails)
 	}
 	for k, v := range d {
-		if k == "" || len(k) > maxDetailKey || len(v) > maxDetailValue {
-			return refuse(invalidRequest, "statusDetails: a name has 1 to %d characters, a value at most %d", maxDetailKey, maxDetailValue)
+		if k == "" || len(k) > maxDetailKey || v == "" || utf8.RuneCountInString(v) > maxDetailValue {
+			return refuse(invalidRequest, "statusDetails: a name has 1 to %d characters, a value 1 to %d", maxDetailKey, maxDetailValue)
+		}
+		if strings.ContainsFunc(k, func(r rune) bool { return !strings.ContainsRune(detailKeyRunes, r) }) {
+			return refuse(invalidRequest, "statusDetails: names are of letters, digits, colon, underscore and hyphen")
 		}
 		for _, r := range v {
 			if unicode.Is(unicode.C, r) {

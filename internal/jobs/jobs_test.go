@@ -96,8 +96,14 @@ func TestRefusals(t *testing.T) {
 		w.refused("g-0", "j/update", `{"status":"IN_PROGRESS","expectedVersion":"x"}`, "InvalidRequest")
 		w.refused("g-0", "j/update", `{"status":"IN_PROGRESS","stepTimeoutInMinutes":0}`, "InvalidRequest")
 		w.refused("g-0", "j/update", `{"status":"IN_PROGRESS","stepTimeoutInMinutes":11}`, "InvalidRequest") // longer than the job's
-		w.refused("g-0", "j/update", `{"status":"IN_PROGRESS","statusDetails":{"a":"\u0001"}}`, "InvalidRequest")
-		w.refused("g-0", "j/update", `{"status":"IN_PROGRESS","statusDetails":{"1":"","2":"","3":"","4":"","5":"","6":"","7":"","8":"","9":"","10":"","11":""}}`, "InvalidRequest")
+		for _, details := range []string{`"a":"\u0001"`, `"a":""`, `"":"x"`, `"a b":"x"`, `"a":1`} {
+			code := "InvalidRequest"
+			if details == `"a":1` {
+				code = "InvalidJson"
+			}
+			w.refused("g-0", "j/update", `{"status":"IN_PROGRESS","statusDetails":{`+details+`}}`, code)
+		}
+		w.refused("g-0", "j/update", `{"status":"IN_PROGRESS","statusDetails":{"1":"x","2":"x","3":"x","4":"x","5":"x","6":"x","7":"x","8":"x","9":"x","10":"x","11":"x"}}`, "InvalidRequest")
 		a := w.refused("g-0", "j/update", `{"status":"IN_PROGRESS","expectedVersion":7}`, "VersionMismatch")
 		if s := a["executionState"].(map[string]any); s["status"] != "QUEUED" || s["versionNumber"] != 1.0 {
 			t.Error(a)

@@ -22,7 +22,7 @@ func (p *purge) step(ctx context.Context) (more bool, err error) {
 	if p.cfg.Retention < 0 || now.Sub(p.last) < p.cfg.Sweep {
 		return false, nil
 	}
-	const old = `SELECT job_id FROM job WHERE completed IS NOT NULL AND completed <= $1 AND status IN ('COMPLETED', 'CANCELED') ORDER BY completed LIMIT $2`
+	const old = `SELECT job_id FROM job WHERE completed IS NOT NULL AND completed <= $1 AND status <> 'DELETION_IN_PROGRESS' ORDER BY completed LIMIT $2`
 	until := now.Add(-p.cfg.Retention).UnixMilli()
 	var ids []string
 	err = p.DB.Read(ctx, func(_ context.Context, tx store.Tx) error {

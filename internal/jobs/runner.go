@@ -539,8 +539,14 @@ func (j *Jobs) timeOut(ctx context.Context) (more bool, err error) {
 
 // ended follows an execution that the thing, or its silence, has ended: with another one if the job says so.
 func (j *Jobs) ended(tx store.Tx, b *job, e *execution) error {
-	if e.pending() || b.over() || !rollout.Retries(b.def.JobExecutionsRetryConfig, e.status, int(e.number-1)) {
+	if e.pending() || b.over() || b.def.JobExecutionsRetryConfig == nil {
 		return nil
+	}
+	var failures, timeOuts int
+	err := tx.QueryRow(`SELECT COUNT(CASE WHEN status = 'FAILED' THEN 1 END), COUNT(CASE WHEN status = 'TIMED_OUT' THEN 1 END) FROM job_execution
+		WHERE thing = $1 AND job_id = $2 AND number < $3`, e.thing, e.jobID, e.number).Scan(&failures, &timeOuts)
+	if err != nil || !rollout.Retries(b.def.JobExecutionsRetryConfig, e.status, failures, timeOuts) {
+		return err
 	}
 	if _, err := tx.Exec(`UPDATE job_execution SET latest = $4 WHERE thing = $1 AND job_id = $2 AND number = $3`, e.thing, e.jobID, e.number, false); err != nil {
 		return err

@@ -235,10 +235,10 @@ const (
 	unended = ` FROM job_execution WHERE thing = $1 AND status IN ('QUEUED', 'IN_PROGRESS')`
 	// inTurn is the order in which a thing is to take executions: what is in progress first, each part by age.
 	inTurn = ` ORDER BY CASE status WHEN 'IN_PROGRESS' THEN 0 ELSE 1 END, queued, job_id`
-	// shown are the executions of a namespace that a thing sees. What is queued for a maintenance window shows while the
+	// shown are the executions of a namespace that a thing sees; two parentheses are open at its end. What is queued for a maintenance window shows while the
 	// window is open: then the job is not SCHEDULED.
 	shown = unended + ` AND EXISTS (SELECT 1 FROM job b WHERE b.job_id = job_execution.job_id AND b.namespace = $2
-		AND (b.status <> 'SCHEDULED' OR job_execution.status = 'IN_PROGRESS')`
+		AND (b.status <> 'SCHEDULED' OR job_execution.status = 'IN_PROGRESS'`
 )
 
 // unfinished are a thing's executions that have not ended.
@@ -248,7 +248,7 @@ func unfinished(tx store.Tx, thing string, limit int) ([]*execution, error) {
 
 // head is the execution that a thing is to take next; nil when there is none.
 func head(tx store.Tx, thing, space string) (*execution, error) {
-	list, err := scanExecutions(tx.Query(`SELECT `+executionColumns+shown+`)`+inTurn+` LIMIT 1`, thing, space))
+	list, err := scanExecutions(tx.Query(`SELECT `+executionColumns+shown+`))`+inTurn+` LIMIT 1`, thing, space))
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
@@ -266,7 +266,7 @@ const (
 // listed are the executions that a thing is shown.
 func listed(tx store.Tx, thing, space string) (out []*execution, err error) {
 	for windowed, most := range map[bool]int{false: maxListed, true: maxListedInWindow} {
-		list, err := scanExecutions(tx.Query(`SELECT `+executionColumns+shown+` AND b.windowed = $3)`+inTurn+fmt.Sprintf(` LIMIT %d`, most), thing, space, windowed))
+		list, err := scanExecutions(tx.Query(`SELECT `+executionColumns+shown+`) AND b.windowed = $3)`+inTurn+fmt.Sprintf(` LIMIT %d`, most), thing, space, windowed))
 		if err != nil {
 			return nil, err
 		}

@@ -58,7 +58,7 @@ func (j *Jobs) tellOfWindow(ctx context.Context, b *job) error {
 			ORDER BY thing LIMIT $3`, b.id, *b.telling, batch))
 		for _, e := range list {
 			// Its head has changed if that is, or was, this execution.
-			first, err := scanExecutions(tx.Query(`SELECT `+executionColumns+shown+` OR job_execution.job_id = $3)`+inTurn+` LIMIT 1`, e.thing, b.space(), b.id))
+			first, err := scanExecutions(tx.Query(`SELECT `+executionColumns+shown+` OR b.job_id = $3))`+inTurn+` LIMIT 1`, e.thing, b.space(), b.id))
 			if err != nil {
 				return err
 			}

@@ -105,15 +105,27 @@ func Aborts(cfg *iot.AbortConfig, c Counts) (*iot.AbortCriteria, bool) {
 	return nil, false
 }
 
-// Retries tells whether an execution that ended as status (FAILED or TIMED_OUT), having been retried so often, is to be
-// tried again.
-func Retries(cfg *iot.JobExecutionsRetryConfig, status string, retried int) bool {
+// Retries tells whether an execution that ended as status (FAILED or TIMED_OUT) is to be tried again. failed and timedOut
+// are how many executions of the job on the thing have ended so before: each criterion counts its own.
+//
+// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-configurations-details.html#job-timeout-retry
+func Retries(cfg *iot.JobExecutionsRetryConfig, status string, failed, timedOut int) bool {
 	if cfg == nil {
 		return false
 	}
 	for _, r := range cfg.CriteriaList {
-		if (r.FailureType == status || r.FailureType == iot.RetryableFailureTypeAll && (status == "FAILED" || status == "TIMED_OUT")) &&
-			retried < int(r.NumberOfRetries) {
+		var retried int
+		switch {
+		case r.FailureType == iot.RetryableFailureTypeAll && (status == "FAILED" || status == "TIMED_OUT"):
+			retried = failed + timedOut
+		case r.FailureType != status:
+			continue
+		case status == "FAILED":
+			retried = failed
+		default:
+			retried = timedOut
+		}
+		if retried < int(r.NumberOfRetries) {
 			return true
 		}
 	}

@@ -92,23 +92,29 @@ func TestAborts(t *testing.T) {
 func TestRetries(t *testing.T) {
 	cfg := &iot.JobExecutionsRetryConfig{CriteriaList: []*iot.RetryCriteria{{FailureType: "FAILED", NumberOfRetries: 2}}}
 	all := &iot.JobExecutionsRetryConfig{CriteriaList: []*iot.RetryCriteria{{FailureType: "ALL", NumberOfRetries: 1}}}
+	both := &iot.JobExecutionsRetryConfig{CriteriaList: []*iot.RetryCriteria{{FailureType: "FAILED", NumberOfRetries: 2}, {FailureType: "TIMED_OUT", NumberOfRetries: 1}}}
 	for _, c := range []struct {
-		cfg    *iot.JobExecutionsRetryConfig
-		status string
-		done   int
-		want   bool
+		cfg              *iot.JobExecutionsRetryConfig
+		status           string
+		failed, timedOut int
+		want             bool
 	}{
-		{nil, "FAILED", 0, false},
-		{cfg, "FAILED", 0, true},
-		{cfg, "FAILED", 1, true},
-		{cfg, "FAILED", 2, false},
-		{cfg, "TIMED_OUT", 0, false},
-		{all, "TIMED_OUT", 0, true},
-		{all, "TIMED_OUT", 1, false},
-		{all, "REJECTED", 0, false},
+		{nil, "FAILED", 0, 0, false},
+		{cfg, "FAILED", 0, 0, true},
+		{cfg, "FAILED", 1, 0, true},
+		{cfg, "FAILED", 2, 0, false},
+		{cfg, "TIMED_OUT", 0, 0, false},
+		{all, "TIMED_OUT", 0, 0, true},
+		{all, "TIMED_OUT", 0, 1, false},
+		{all, "TIMED_OUT", 1, 0, false},
+		{all, "REJECTED", 0, 0, false},
+		{both, "FAILED", 1, 1, true},
+		{both, "FAILED", 2, 0, false},
+		{both, "TIMED_OUT", 2, 0, true},
+		{both, "TIMED_OUT", 0, 1, false},
 	} {
-		if got := rollout.Retries(c.cfg, c.status, c.done); got != c.want {
-			t.Errorf("%s after %d: %v", c.status, c.done, got)
+		if got := rollout.Retries(c.cfg, c.status, c.failed, c.timedOut); got != c.want {
+			t.Errorf("%s after %d FAILED and %d TIMED_OUT: %v", c.status, c.failed, c.timedOut, got)
 		}
 	}
 }
@@ -176,6 +182,7 @@ func TestSchedule(t *testing.T) {
 		{iot.SchedulingConfig{StartTime: new("2028-01-01T00:00:00Z")}, "startTime: it must be at most"},
 		{iot.SchedulingConfig{EndTime: new("2026-11-25T10:29Z")}, "endTime: it must be at least"},
 		{iot.SchedulingConfig{EndTime: new("2036-11-25T10:29Z")}, "endTime: it must be at most"},
+		{iot.SchedulingConfig{StartTime: new("2027-11-01T00:00Z"), EndTime: new("2028-12-01T00:00Z")}, "endTime: it must be at most 17520h0m0s from now"},
 		{iot.SchedulingConfig{EndBehavior: new("CANCEL")}, "no endTime"},
 		{iot.SchedulingConfig{MaintenanceWindows: []*iot.MaintenanceWindow{{StartTime: "x", DurationInMinutes: 1}}}, "maintenanceWindows: cron"},
 	} {
