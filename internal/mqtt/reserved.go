@@ -8,7 +8,7 @@ import "strings"
 func Reserved(topic string) bool { return topic != "" && topic[0] == '$' }
 
 // publishable are the reserved topics that clients publish to; {format} is json or
-// cbor. All others are spoken by the service only.
+// cbor, {namespace} is namespace- and a name. All others are spoken by the service only.
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/reserved-topics.html
 var publishable = [...]string{
@@ -22,6 +22,8 @@ var publishable = [...]string{
 	"things/+/jobs/start-next",
 	"things/+/jobs/+/get",
 	"things/+/jobs/+/update",
+	"things/+/jobs/+/{namespace}/get",
+	"things/+/jobs/+/{namespace}/update",
 	"certificates/create/{format}",
 	"certificates/create-from-csr/{format}",
 	"provisioning-templates/+/provision/{format}",
@@ -66,6 +68,10 @@ func matchReserved(pattern, topic string) bool {
 			return false
 		case p == "+":
 			if t == "" {
+				return false
+			}
+		case p == "{namespace}":
+			if name, ok := strings.CutPrefix(t, "namespace-"); !ok || name == "" {
 				return false
 			}
 		case p == "{format}":
