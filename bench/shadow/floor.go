@@ -20,7 +20,7 @@ import (
 
 // floor measures what an update costs without a server around it, in this process:
 // at level "store" the two statements alone, at level "room" all of internal/shadow.
-func floor(ctx context.Context, level string, devices int, duration time.Duration, url, durability string) (r *result, err error) {
+func floor(ctx context.Context, w workload, level string, devices int, duration time.Duration, url, durability string) (r *result, err error) {
 	dir, err := os.MkdirTemp("", "flotilla-bench-")
 	if err != nil {
 		return nil, err
@@ -31,12 +31,12 @@ func floor(ctx context.Context, level string, devices int, duration time.Duratio
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	room := shadow.New(db, anyThing{}, nobody{}, shadow.Config{})
+	room := shadow.New(db, anyThing{}, nobody{}, shadow.Config{History: w.history})
 	update := func(i, n int) error {
-		return room.ServeMQTT(ctx, &mqtt.Message{Topic: "$aws/things/" + thing(i) + "/shadow/update", Payload: document(n)})
+		return room.ServeMQTT(ctx, &mqtt.Message{Topic: "$aws/things/" + thing(i) + "/shadow/update", Payload: w.document(n)})
 	}
 	if level == "store" {
-		update = func(i, n int) error { return statements(ctx, db, thing(i), int64(n)) }
+		update = func(i, n int) error { return w.statements(ctx, db, thing(i), int64(n)) }
 	}
 	if _, err := updates(devices, time.Second, update); err != nil { // the rows, and a warm cache
 		return nil, err
@@ -76,8 +76,8 @@ func updates(devices int, duration time.Duration, update func(i, n int) error) (
 }
 
 // statements are what an update asks of the store: read the row, write its successor.
-func statements(ctx context.Context, db *store.DB, name string, n int64) error {
-	body := document(int(n))
+func (w workload) statements(ctx context.Context, db *store.DB, name string, n int64) error {
+	body := w.document(int(n))
 	body = append(body, body...) // with metadata a document is about twice the update
 	return db.Write(ctx, func(_ context.Context, tx store.Tx) error {
 		var version int64
@@ -93,9 +93,15 @@ func statements(ctx context.Context, db *store.DB, name string, n int64) error {
 	})
 }
 
+// workload is what the updates are like.
+type workload struct {
+	section string
+	history int
+}
+
 // document is the nth update of a device.
-func document(n int) []byte {
-	return fmt.Appendf(nil, `{"state":{"reported":{"sequence":%d,"temperature":%d.5,"status":"running","battery":{"volts":3.%d}}}}`, n, n%40, n%10)
+func (w workload) document(n int) []byte {
+	return fmt.Appendf(nil, `{"state":{"%s":{"sequence":%d,"temperature":%d.5,"status":"running","battery":{"volts":3.%d}}}}`, w.section, n, n%40, n%10)
 }
 
 // report sums up a run.

@@ -1,11 +1,12 @@
 // Command shadow measures durable shadow updates: devices on MQTT, each with one
 // update in flight, acknowledged on update/accepted after the commit.
 //
-//	go run ./bench/shadow [-devices 1024] [-duration 10s] [-reps 5] [-store URL] [-level server|room|store]
+//	go run ./bench/shadow [-devices 1024] [-duration 10s] [-reps 5] [-store URL] [-level server|room|store] [-section reported|desired] [-history 20|-1]
 //
 // It starts a server of its own for each repetition and prints a JSON line:
 // updates a second, server CPU per update, latency. Levels room and store measure,
 // in this process, what an update costs without network, and in the store alone.
+// Updates of desired go into the history, unless -history is -1, and have a delta.
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +30,8 @@ import (
 
 type result struct {
 	Level      string  `json:"level"`
+	Section    string  `json:"section"`
+	History    int     `json:"history"`
 	Devices    int     `json:"devices"`
 	Updates    int64   `json:"updates"`
 	PerSecond  float64 `json:"updates_s"`
@@ -44,15 +48,18 @@ func main() {
 	store := flag.String("store", "sqlite", "store of the server")
 	durability := flag.String("durability", "disk", "durability of the server")
 	level := flag.String("level", "server", "what is measured: server, room or store")
+	w := workload{}
+	flag.StringVar(&w.section, "section", "reported", "what is updated: reported or desired")
+	flag.IntVar(&w.history, "history", 20, "changes of desired that are kept of each shadow; -1: none")
 	flag.Parse()
 	for range *reps {
 		var r *result
 		var err error
 		switch *level {
 		case "server":
-			r, err = run(context.Background(), *devices, *duration, *store, *durability)
+			r, err = run(context.Background(), w, *devices, *duration, *store, *durability)
 		case "room", "store":
-			r, err = floor(context.Background(), *level, *devices, *duration, *store, *durability)
+			r, err = floor(context.Background(), w, *level, *devices, *duration, *store, *durability)
 		default:
 			err = errors.New("no such level")
 		}
@@ -60,14 +67,14 @@ func main() {
 			fmt.Fprintln(os.Stderr, "shadow:", err)
 			os.Exit(1)
 		}
-		r.Level = *level
+		r.Level, r.Section, r.History = *level, w.section, w.history
 		_ = json.NewEncoder(os.Stdout).Encode(r)
 	}
 }
 
-func run(ctx context.Context, devices int, duration time.Duration, store, durability string) (r *result, err error) {
+func run(ctx context.Context, w workload, devices int, duration time.Duration, store, durability string) (r *result, err error) {
 	s, err := target.Start(ctx, "--mqtt-plain-addr", "127.0.0.1:0", "--mqtt-plain-policy", "bench", "--limits", "unlimited",
-		"--store", store, "--durability", durability)
+		"--store", store, "--durability", durability, "--shadow.history="+strconv.Itoa(w.history))
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +95,7 @@ func run(ctx context.Context, devices int, duration time.Duration, store, durabi
 		return nil, err
 	}
 	warm, cancel := context.WithTimeout(ctx, time.Second)
-	_, err = load(warm, fleet)
+	_, err = load(warm, w, fleet)
 	cancel()
 	if err != nil {
 		return nil, err
@@ -100,7 +107,7 @@ func run(ctx context.Context, devices int, duration time.Duration, store, durabi
 	start := time.Now()
 	timed, cancel := context.WithTimeout(ctx, duration)
 	defer cancel()
-	latencies, err := load(timed, fleet)
+	latencies, err := load(timed, w, fleet)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +164,7 @@ func connect(ctx context.Context, addr, name string) (*device, error) {
 }
 
 // load has every device update its shadow, one update after the other, until ctx ends.
-func load(ctx context.Context, fleet []*device) ([]time.Duration, error) {
+func load(ctx context.Context, w workload, fleet []*device) ([]time.Duration, error) {
 	var mu sync.Mutex
 	var all []time.Duration
 	var g errgroup.Group
@@ -166,7 +173,7 @@ func load(ctx context.Context, fleet []*device) ([]time.Duration, error) {
 			var mine []time.Duration
 			for n := 0; ctx.Err() == nil; n++ {
 				start := time.Now()
-				if err := d.Publish(context.Background(), d.topic, document(n), 0); err != nil {
+				if err := d.Publish(context.Background(), d.topic, w.document(n), 0); err != nil {
 					return err
 				}
 				select {

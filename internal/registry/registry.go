@@ -158,7 +158,7 @@ func New(cfg Config, d Deps) *Registry {
 }
 
 // Use plugs in the rooms that are made after this one; call it once, before the
-// first request. Each may be nil. taggable names the resources of other rooms
+// first request. Each may be nil; without Shadows these outlive their things. taggable names the resources of other rooms
 // that may have tags by the first part of their ARN's resource: "rule",
 // "policy", "provisioningtemplate".
 func (r *Registry) Use(p Policies, s Shadows, taggable map[string]Exists) {

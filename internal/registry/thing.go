@@ -181,8 +181,9 @@ func (r *Registry) UpdateThing(ctx context.Context, in *iot.UpdateThingRequest) 
 	return &iot.UpdateThingResponse{}, nil
 }
 
-// DeleteThing deletes a thing with its shadows and memberships, unless a
-// principal is attached to it. Deleting one that does not exist succeeds.
+// DeleteThing deletes a thing with its memberships, and its shadows if Use was
+// given them, unless a principal is attached to it. Deleting one that does not
+// exist succeeds.
 //
 // Errors: iot.VersionConflictException (expectedVersion), InvalidRequestException (principals).
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteThing.html

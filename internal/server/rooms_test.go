@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/iot"
@@ -9,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iotdataplane"
 	data "github.com/aws/aws-sdk-go-v2/service/iotdataplane/types"
 
+	"flotilla/internal/server"
 	"flotilla/internal/server/servertest"
 )
 
@@ -22,8 +24,8 @@ func must[T any](t *testing.T) func(T, error) T {
 	}
 }
 
-// What one room deletes, the others forget: shadows go with their thing, the
-// attachments of policies with their group, tags with what had them.
+// What one room deletes, the others forget: the attachments of policies go with
+// their group, tags with what had them.
 func TestRoomsFollowEachOther(t *testing.T) {
 	ctx := t.Context()
 	n := servertest.Start(t).Node(0)
@@ -62,7 +64,21 @@ func TestRoomsFollowEachOther(t *testing.T) {
 	if out := must[*iot.ListTagsForResourceOutput](t)(cloud.ListTagsForResource(ctx, &iot.ListTagsForResourceInput{ResourceArn: new(arn + "policy/p")})); len(out.Tags) > 0 {
 		t.Errorf("the new policy has tags %v", out.Tags)
 	}
+}
 
+// Shadows outlive their thing, as with AWS, unless the operator says otherwise.
+//
+// AWS: device-shadow-data-flow.html#deleting-device-shadow
+func TestShadowsOfDeletedThings(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("delete-with-thing=%v", gone), func(t *testing.T) {
+			shadowsOfDeletedThings(t, servertest.Start(t, func(c *server.Config) { c.Shadow.DeleteWithThing = gone }).Node(0), gone)
+		})
+	}
+}
+
+func shadowsOfDeletedThings(t *testing.T, n *servertest.Node, gone bool) {
+	ctx, cloud := t.Context(), n.IoT()
 	thing := &iot.CreateThingInput{ThingName: new("pump")}
 	must[*iot.CreateThingOutput](t)(cloud.CreateThing(ctx, thing))
 	must[*iotdataplane.UpdateThingShadowOutput](t)(n.Data().UpdateThingShadow(ctx, &iotdataplane.UpdateThingShadowInput{
@@ -71,7 +87,7 @@ func TestRoomsFollowEachOther(t *testing.T) {
 	must[*iot.DeleteThingOutput](t)(cloud.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: new("pump")}))
 	must[*iot.CreateThingOutput](t)(cloud.CreateThing(ctx, thing))
 	_, err := n.Data().GetThingShadow(ctx, &iotdataplane.GetThingShadowInput{ThingName: new("pump")})
-	if _, ok := errors.AsType[*data.ResourceNotFoundException](err); !ok {
-		t.Errorf("the new thing has the old one's shadow: %v", err)
+	if _, missing := errors.AsType[*data.ResourceNotFoundException](err); missing != gone || !missing && err != nil {
+		t.Errorf("the old thing's shadow: %v", err)
 	}
 }

@@ -178,7 +178,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	r.certificates.UseFunctions(functions)
 	r.certificates.UseJustInTime(r.templates, late, r.registry)
 	s.background(r.templates.Run)
-	cfg.Shadow.Limits, cfg.Shadow.Log, cfg.Shadow.Changed = cfg.Limits, log, follow.thing
+	cfg.Shadow.Limits, cfg.Shadow.Log, cfg.Shadow.Changed, cfg.Shadow.Metrics = cfg.Limits, log, follow.thing, metrics
 	r.shadows = shadow.New(db, r.registry, late, cfg.Shadow)
 	s.background(func(ctx context.Context) { _ = r.shadows.Run(ctx) }) // ends with ctx alone
 	cfg.Index.Limits = cfg.Limits
@@ -213,7 +213,11 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		Dir: cfg.Data, PublicHost: cfg.PublicHost, Hosts: []string{"localhost"}, Issue: issued(authority, cfg.Data), Tickets: tickets, Log: log,
 	})
 	r.authorizers.Use(r.domains)
-	r.registry.Use(r.policies, r.shadows, r.taggable())
+	var departed registry.Shadows // AWS: "Deleting a thing object does not delete the corresponding device's shadow."
+	if cfg.Shadow.DeleteWithThing {
+		departed = r.shadows
+	}
+	r.registry.Use(r.policies, departed, r.taggable())
 
 	r.identities = iam.NewIdentities(keys, resourceTags{r.registry})
 	if r.audit, err = s.openAudit(ctx, dir, db, nodeID); err != nil {

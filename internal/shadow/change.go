@@ -129,7 +129,7 @@ func (s *Shadows) run(ctx context.Context, tx store.Tx, changes []*change) error
 func (s *Shadows) apply(ctx context.Context, tx store.Tx, c *change, r *row) error {
 	version := r.version
 	if r.document == nil {
-		// DeleteAll goes with the thing, so a shadow that exists has one.
+		// A shadow that exists needs no thing: it outlives its own.
 		if err := s.checkThing(ctx, c.shadow.thing); err != nil {
 			return err
 		}

@@ -170,13 +170,23 @@ func scanEntry(row store.Row) (*flotilla.ShadowHistoryEntry, error) {
 // Errors: flotilla.InvalidRequestException, flotilla.ResourceNotFoundException
 // (no such thing, or the version is not in the history).
 func (s *Shadows) RestoreShadow(ctx context.Context, in *flotilla.RestoreShadowRequest) (*flotilla.RestoreShadowResponse, error) {
+	out, err := s.restore(ctx, in)
+	if err != nil {
+		return nil, operatorException(err)
+	}
+	return out, nil
+}
+
+func (s *Shadows) restore(ctx context.Context, in *flotilla.RestoreShadowRequest) (_ *flotilla.RestoreShadowResponse, err error) {
+	s.metrics.progress.Inc()
+	defer func() { s.metrics.ended(opRestore, err) }()
 	r, err := s.historyOf(in.ThingName, in.ShadowName)
 	if err != nil {
 		return nil, err
 	}
 	end, err := s.begin(r)
 	if err != nil {
-		return nil, operatorException(err)
+		return nil, err
 	}
 	defer end()
 	c := &change{shadow: r, now: s.cfg.Now(), operation: opRestore, author: authorOf(ctx, nil)}
@@ -193,7 +203,7 @@ func (s *Shadows) RestoreShadow(ctx context.Context, in *flotilla.RestoreShadowR
 		return doc.ParseRestore(document, c.now.Unix(), s.limits)
 	}
 	if err := s.commit(ctx, c); err != nil {
-		return nil, operatorException(wrap("restore", r, err))
+		return nil, wrap("restore", r, err)
 	}
 	return &flotilla.RestoreShadowResponse{Version: &c.out.Version, Shadow: new(string(c.out.Accepted))}, nil
 }

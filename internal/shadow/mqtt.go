@@ -27,9 +27,9 @@ func (s *Shadows) ServeMQTT(ctx context.Context, m *mqtt.Message) error {
 	case "update":
 		_, t, err = s.update(ctx, r, m.Payload, authorOf(ctx, m))
 	case "delete":
-		if t, err = doc.ParseRequest(m.Payload); err == nil {
-			_, err = s.delete(ctx, r, t, authorOf(ctx, m))
-		}
+		// "The content of the message is ignored", but a token is answered.
+		t, _ = doc.ParseRequest(m.Payload)
+		_, err = s.delete(ctx, r, t, authorOf(ctx, m))
 	case "get":
 		if t, err = doc.ParseRequest(m.Payload); err == nil {
 			var body []byte

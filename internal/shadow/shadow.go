@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/mqtt"
@@ -18,9 +19,12 @@ import (
 type Config struct {
 	MaxDocumentBytes   int           `name:"shadow.max-document-bytes" default:"0" help:"Most bytes of a shadow's desired and reported state. 0: 8192, or 65536 under --limits unlimited."`
 	MaxDepth           int           `name:"shadow.max-depth" default:"0" help:"Most levels of nesting below desired and reported. 0: 6, or 64 under --limits unlimited."`
-	MaxInFlight        int           `name:"shadow.max-in-flight" default:"0" help:"Most shadow requests of one thing in progress; further ones are refused with 429. 0: 10 under --limits aws, else no limit."`
+	MaxInFlight        int           `name:"shadow.max-in-flight" default:"0" help:"Most shadow requests of one thing in progress; further ones are refused with 429. 0: 10 under --limits aws, else no limit; -1: no limit."`
+	MaxPerSecond       float64       `name:"shadow.max-per-second" default:"0" help:"Most shadow requests of one thing in a second, on a node; further ones are refused with 429. 0: 20 under --limits aws, else no limit; -1: no limit."`
 	UnregisteredThings bool          `name:"shadow.unregistered-things" default:"false" help:"Keep shadows of things that are not in the registry, too."`
 	KeepVersion        time.Duration `name:"shadow.keep-version" default:"48h" help:"How long after a shadow's deletion its successor continues its version."`
+
+	DeleteWithThing bool `name:"shadow.delete-with-thing" default:"false" help:"Delete a thing's shadows with the thing. AWS keeps them: a new thing of that name finds them."`
 
 	History         int  `name:"shadow.history" default:"20" help:"Changes that are kept of each shadow, at most 100: who changed what when. -1: none."`
 	HistoryReported bool `name:"shadow.history-reported" default:"false" help:"Keep updates of reported state alone in the history, too."`
@@ -31,6 +35,8 @@ type Config struct {
 	Now func() time.Time `kong:"-" toml:"-"`
 	// Changed is told the thing's name after the commit of a shadow's update or deletion; it must not block. nil: nobody is.
 	Changed func(thingName string) `kong:"-" toml:"-"`
+	// Metrics is where the counters are registered; nil: nowhere.
+	Metrics *prometheus.Registry `kong:"-" toml:"-"`
 	// Log receives what goes wrong in the background; nil discards it.
 	Log *slog.Logger `kong:"-" toml:"-"`
 }
@@ -44,8 +50,13 @@ func (c Config) withDefaults() Config {
 			c.MaxDepth = 64
 		}
 	}
-	if c.Limits == "aws" && c.MaxInFlight <= 0 {
-		c.MaxInFlight = 10
+	if c.Limits == "aws" {
+		if c.MaxInFlight == 0 {
+			c.MaxInFlight = 10
+		}
+		if c.MaxPerSecond == 0 {
+			c.MaxPerSecond = 20
+		}
 	}
 	if c.KeepVersion <= 0 {
 		c.KeepVersion = 48 * time.Hour
@@ -88,9 +99,8 @@ type Shadows struct {
 	limits    doc.Limits
 	changes   *store.Bundle[*change]
 	turns     turns
-
-	mu       sync.Mutex
-	inFlight map[string]int // by thing; kept only with a limit
+	gate      gate
+	metrics   *metrics
 }
 
 // New returns the shadows in db. publisher may not be used before the first
@@ -99,9 +109,10 @@ func New(db *store.DB, things Things, publisher Publisher, cfg Config) *Shadows 
 	cfg = cfg.withDefaults()
 	s := &Shadows{
 		db: db, things: things, publisher: publisher, cfg: cfg,
-		limits:   doc.Limits{Bytes: cfg.MaxDocumentBytes, Depth: cfg.MaxDepth},
-		turns:    turns{last: map[ref]*turn{}},
-		inFlight: map[string]int{},
+		limits:  doc.Limits{Bytes: cfg.MaxDocumentBytes, Depth: cfg.MaxDepth},
+		turns:   turns{last: map[ref]*turn{}},
+		gate:    gate{inFlight: cfg.MaxInFlight, perSecond: cfg.MaxPerSecond, things: map[string]*traffic{}},
+		metrics: newMetrics(cfg.Metrics),
 	}
 	s.changes = store.NewBundle(db, s.run, s.written)
 	return s
@@ -123,6 +134,7 @@ var (
 	errNoThing    = &doc.Error{Code: 404, Message: "Thing not found"}
 	errShadowName = &doc.Error{Code: 400, Message: "Invalid shadow name"}
 	errTooMany    = &doc.Error{Code: 429, Message: "Too many requests in flight for this thing"}
+	errRate       = &doc.Error{Code: 429, Message: "Rate exceeded"}
 	errInternal   = &doc.Error{Code: 500, Message: "Internal service failure"}
 )
 
@@ -151,22 +163,10 @@ func (s *Shadows) begin(r ref) (end func(), err error) {
 	if r.name != "" && !validName(r.name, 64, true) {
 		return nil, errShadowName
 	}
-	if s.cfg.MaxInFlight <= 0 {
-		return func() {}, nil
+	if err := s.gate.enter(r.thing, s.cfg.Now()); err != nil {
+		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.inFlight[r.thing] >= s.cfg.MaxInFlight {
-		return nil, errTooMany
-	}
-	s.inFlight[r.thing]++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.inFlight[r.thing]--; s.inFlight[r.thing] == 0 {
-			delete(s.inFlight, r.thing)
-		}
-	}, nil
+	return func() { s.gate.leave(r.thing) }, nil
 }
 
 // validName checks names as the API's models do: [a-zA-Z0-9:_-]+, of shadows

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/aws/iotdata"
 	"flotilla/internal/mqtt"
@@ -387,6 +390,148 @@ func TestInFlight(t *testing.T) {
 	wg.Wait()
 	_, err = s.GetThingShadow(context.Background(), &iotdata.GetThingShadowRequest{ThingName: "t"})
 	refused[*iotdata.ResourceNotFoundException](t, err)
+}
+
+// Under AWS's limits a thing may ask 20 times a second, and other things' requests
+// do not count; the profile's limits can be lifted one by one.
+func TestRate(t *testing.T) {
+	now := time.Unix(1000, 0)
+	ask := func(s *shadow.Shadows, thing string) error {
+		_, err := s.GetThingShadow(t.Context(), &iotdata.GetThingShadowRequest{ThingName: thing})
+		return err
+	}
+	open := func(cfg shadow.Config) *shadow.Shadows {
+		cfg.Now = func() time.Time { return now }
+		s := shadow.New(storetest.Open(t), things{"t": true, "u": true}, &outbox{}, cfg)
+		update(t, s, "u", "", `{"state":{}}`)
+		return s
+	}
+	s := open(shadow.Config{Limits: "aws"})
+	for range 20 {
+		refused[*iotdata.ResourceNotFoundException](t, ask(s, "t"))
+	}
+	refused[*iotdata.ThrottlingException](t, ask(s, "t"))
+	if err := ask(s, "u"); err != nil {
+		t.Error(err)
+	}
+	now = now.Add(100 * time.Millisecond)
+	for range 2 {
+		refused[*iotdata.ResourceNotFoundException](t, ask(s, "t"))
+	}
+	refused[*iotdata.ThrottlingException](t, ask(s, "t"))
+	now = now.Add(time.Hour)
+	for range 20 {
+		refused[*iotdata.ResourceNotFoundException](t, ask(s, "t"))
+	}
+	refused[*iotdata.ThrottlingException](t, ask(s, "t"))
+
+	for _, cfg := range []shadow.Config{{}, {Limits: "unlimited"}, {Limits: "aws", MaxPerSecond: -1}} {
+		s := open(cfg)
+		for range 100 {
+			if err := ask(s, "u"); err != nil {
+				t.Fatalf("%+v: %v", cfg, err)
+			}
+		}
+	}
+}
+
+// Documents' size and depth by profile: AWS's are the default's too.
+func TestDocumentLimits(t *testing.T) {
+	payload := func(size, depth int) []byte {
+		return []byte(`{"state":{"reported":` + strings.Repeat(`{"a":`, depth) + `"` + strings.Repeat("x", size) + `"` + strings.Repeat("}", depth) + `}}`)
+	}
+	for _, c := range []struct {
+		limits      string
+		size, depth int
+		want        int // HTTP status
+	}{
+		{"aws", 8100, 6, 200},
+		{"aws", 8200, 6, 413},
+		{"aws", 1, 7, 400},
+		{"default", 8100, 6, 200},
+		{"default", 8200, 1, 413},
+		{"default", 1, 7, 400},
+		{"unlimited", 60_000, 64, 200},
+		{"unlimited", 66_000, 1, 413},
+		{"unlimited", 1, 65, 400},
+	} {
+		s := shadow.New(storetest.Open(t), things{"t": true}, &outbox{}, shadow.Config{Limits: c.limits})
+		_, err := s.UpdateThingShadow(t.Context(), &iotdata.UpdateThingShadowRequest{ThingName: "t", Payload: payload(c.size, c.depth)})
+		switch c.want {
+		case 400:
+			refused[*iotdata.InvalidRequestException](t, err)
+		case 413:
+			refused[*iotdata.RequestEntityTooLargeException](t, err)
+		default:
+			if err != nil {
+				t.Errorf("%+v: %v", c, err)
+			}
+		}
+	}
+}
+
+// What the service publishes has QoS 1 and is not retained; the content of a
+// request to delete is ignored but for its token.
+//
+// AWS: device-shadow-mqtt.html#delete-pub-sub-topic
+func TestReplies(t *testing.T) {
+	var out outbox
+	s := shadow.New(storetest.Open(t), things{"t": true}, &out, shadow.Config{Now: func() time.Time { return time.Unix(5, 0) }})
+	for _, c := range []struct{ payload, want string }{
+		{``, `{"version":1,"timestamp":5}`},
+		{`{"clientToken":"c"}`, `{"version":2,"timestamp":5,"clientToken":"c"}`},
+		{`not JSON`, `{"version":3,"timestamp":5}`},
+		{`[1]`, `{"version":4,"timestamp":5}`},
+		{"\xff", `{"version":5,"timestamp":5}`},
+		{`{"clientToken":7}`, `{"version":6,"timestamp":5}`},
+	} {
+		update(t, s, "t", "", `{"state":{"desired":{"a":1}}}`)
+		out.reset()
+		if err := s.ServeMQTT(t.Context(), &mqtt.Message{Topic: "$aws/things/t/shadow/delete", Payload: []byte(c.payload), QoS: 0, Retain: true}); err != nil {
+			t.Fatal(err)
+		}
+		all := out.all()
+		if len(all) != 1 || all[0].Topic != "$aws/things/t/shadow/delete/accepted" || all[0].QoS != 1 || all[0].Retain {
+			t.Fatalf("%q: %+v", c.payload, all)
+		}
+		if string(all[0].Payload) != c.want {
+			t.Errorf("%q: got %s, want %s", c.payload, all[0].Payload, c.want)
+		}
+	}
+}
+
+// Requests of both doors are counted by how they ended.
+func TestMetrics(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	s := shadow.New(storetest.Open(t), things{"t": true}, &outbox{}, shadow.Config{Metrics: registry})
+	update(t, s, "t", "", `{"state":{"desired":{"a":1}}}`)
+	for _, topic := range []string{"get", "update", "name/n/get"} {
+		if err := s.ServeMQTT(t.Context(), &mqtt.Message{Topic: "$aws/things/t/shadow/" + topic, Payload: []byte(`{}`)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[string]float64{}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := strings.TrimPrefix(f.GetName(), "flotilla_shadow_")
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	want := map[string]float64{
+		"deltas_total": 1, "requests_in_progress": 0,
+		"requests_total 200 get": 1, "requests_total 404 get": 1, "requests_total 200 update": 1, "requests_total 400 update": 1,
+		"requests_total 200 delete": 0, "requests_total 200 restore": 0,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
 }
 
 // A client that goes away does not keep others from hearing of its update.

@@ -45,7 +45,9 @@ func (s *Shadows) checkThing(ctx context.Context, thing string) error {
 }
 
 // get returns the body of an accepted get.
-func (s *Shadows) get(ctx context.Context, r ref, t doc.Token) ([]byte, error) {
+func (s *Shadows) get(ctx context.Context, r ref, t doc.Token) (body []byte, err error) {
+	s.metrics.progress.Inc()
+	defer func() { s.metrics.ended(opGet, err) }()
 	end, err := s.begin(r)
 	if err != nil {
 		return nil, err
@@ -64,12 +66,14 @@ func (s *Shadows) get(ctx context.Context, r ref, t doc.Token) ([]byte, error) {
 	case found.document == nil:
 		return nil, errNoShadow(r)
 	}
-	body, err := doc.Get(found.document, found.version, s.cfg.Now().Unix(), t)
+	body, err = doc.Get(found.document, found.version, s.cfg.Now().Unix(), t)
 	return body, wrap("get", r, err)
 }
 
 // update makes a request's update durable and publishes its messages.
 func (s *Shadows) update(ctx context.Context, r ref, payload []byte, by author) (accepted []byte, t doc.Token, err error) {
+	s.metrics.progress.Inc()
+	defer func() { s.metrics.ended(opUpdate, err) }()
 	now := s.cfg.Now()
 	u, err := doc.ParseUpdate(payload, now.Unix(), s.limits)
 	if err != nil {
@@ -104,6 +108,7 @@ func (s *Shadows) commit(ctx context.Context, c *change) error {
 	turn.wait()
 	var delta error
 	if c.out.Delta != nil {
+		s.metrics.deltas.Inc()
 		delta = s.publish(ctx, c.shadow, "update/delta", c.out.Delta)
 	}
 	if !c.documents && s.publisher.Awaited(topic) { // by somebody who came in the meantime
@@ -132,6 +137,8 @@ func (s *Shadows) publish(ctx context.Context, r ref, verb string, payload []byt
 
 // delete removes a shadow but for its version, and publishes its message.
 func (s *Shadows) delete(ctx context.Context, r ref, t doc.Token, by author) (accepted []byte, err error) {
+	s.metrics.progress.Inc()
+	defer func() { s.metrics.ended(opDelete, err) }()
 	end, err := s.begin(r)
 	if err != nil {
 		return nil, err
