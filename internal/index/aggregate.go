@@ -77,7 +77,7 @@ func (x *Index) values(tx store.Tx, s *settings, kind int64, q *query.Query, fie
 	v.args = c.args
 	v.where = "v.field = $1"
 	if _, all := q.Root.(query.Everything); !all {
-		v.where += " AND v.document IN (SELECT d.number FROM index_document d WHERE d.kind = $2 AND " + where + ")"
+		v.where += " AND v.document IN (SELECT d.number FROM index_document d WHERE +d.kind = $2 AND " + where + ")"
 	} else {
 		v.args = v.args[:1]
 	}

@@ -17,6 +17,7 @@ type compiler struct {
 	// common tells that so many documents have a term that looking at each document is better than listing them.
 	common func(field int64, term string) (bool, error)
 	err    error
+	most   int // documents that few lists
 }
 
 // never is a condition that no row fulfils.
@@ -73,31 +74,54 @@ func (c *compiler) field(name string) (string, bool) {
 	return "field = " + c.arg(n), true
 }
 
-func in(table, where string) string {
-	return "d.number IN (SELECT document FROM " + table + " WHERE " + where + ")"
+// set is a part of the documents that a term finds: those of rows of a table.
+type set struct {
+	table, where string
+	field        int64  // when the rows are those of one term of one field
+	text         string // the term
 }
 
+// term gives the condition that a document is in one of the term's sets.
 func (c *compiler) term(t *query.Term) string {
+	sets := c.sets(t)
+	if len(sets) == 0 {
+		return never
+	}
+	parts := make([]string, len(sets))
+	for i, s := range sets {
+		parts[i] = "d.number IN (SELECT document FROM " + s.table + " WHERE " + s.where + ")"
+		if s.field != 0 && c.common != nil && c.err == nil {
+			common, err := c.common(s.field, s.text)
+			if c.err = err; common {
+				parts[i] = "EXISTS (SELECT 1 FROM " + s.table + " WHERE " + s.where + " AND document = d.number)"
+			}
+		}
+	}
+	return strings.Join(parts, " OR ")
+}
+
+// sets gives the documents that a term finds, as the union of sets.
+func (c *compiler) sets(t *query.Term) []set {
 	field, ok := c.field(t.Field)
 	if !ok {
-		return never
+		return nil
 	}
 	switch test := t.Test.(type) {
 	case query.Exists:
-		return in("index_term", field) + " OR " + in("index_location", field)
+		return []set{{table: "index_term", where: field}, {table: "index_location", where: field}}
 	case query.Phrase:
 		return c.phrase(t.Field, field, test)
 	case query.Range:
 		if test.Numeric {
-			return in("index_number", field+c.bounds("number", test, func(b query.Bound) any { return b.Number }))
+			return []set{{table: "index_number", where: field + c.bounds("number", test, func(b query.Bound) any { return b.Number })}}
 		}
-		return in("index_term", field+" AND whole"+c.bounds("term", test, func(b query.Bound) any { return wholeText(b.Text) }))
+		return []set{{table: "index_term", where: field + " AND whole" + c.bounds("term", test, func(b query.Bound) any { return wholeText(b.Text) })}}
 	case query.Circle:
-		return in("index_location", field+c.circle(test))
+		return []set{{table: "index_location", where: field + c.circle(test)}}
 	case query.Box:
-		return in("index_location", field+c.box(test))
+		return []set{{table: "index_location", where: field + c.box(test)}}
 	case query.Polygon:
-		return in("index_location", field+c.polygon(test))
+		return []set{{table: "index_location", where: field + c.polygon(test)}}
 	}
 	panic(fmt.Sprintf("index: %T in a query", t.Test))
 }
@@ -129,49 +153,46 @@ func (c *compiler) bounds(column string, r query.Range, value func(query.Bound) 
 	return where
 }
 
-func (c *compiler) phrase(name, field string, p query.Phrase) string {
+func (c *compiler) phrase(name, field string, p query.Phrase) []set {
 	if len(p) > 1 {
 		words := make([]string, 0, maxPhraseWords)
 		for _, w := range p[:min(len(p), maxPhraseWords)] {
 			words = append(words, w.Prefix()) // all of it: phrases have no wildcards
 		}
 		text := phraseTerm(words)
-		return in("index_term", field+" AND (term = "+c.arg(text)+" OR term >= "+c.arg(text+" ")+" AND term < "+c.arg(text+"!")+")")
+		return []set{{table: "index_term", where: field + " AND (term = " + c.arg(text) + " OR term >= " + c.arg(text+" ") + " AND term < " + c.arg(text+"!") + ")"}}
 	}
 	w := p[0]
 	if strings.IndexFunc(strings.Join(w.Pieces, ""), unicode.IsSpace) >= 0 {
-		return never // no word has white space
+		return nil // no word has white space
 	}
 	if !w.Exact() {
-		return c.pattern(field, w)
+		return []set{c.pattern(field, w)}
 	}
-	where := c.equal(name, field, wordTerm(w.Prefix()))
+	sets := []set{c.equal(name, field, wordTerm(w.Prefix()))}
 	if n, ok := w.Number(); ok && !math.IsInf(n, 0) {
-		where += " OR " + c.equal(name, field, numberTerm(n))
+		sets = append(sets, c.equal(name, field, numberTerm(n)))
 	}
-	return where
+	return sets
 }
 
-// equal finds the documents that have a term.
-func (c *compiler) equal(name, field, text string) string {
-	where := field + " AND term = " + c.arg(text)
-	if name != "" && c.common != nil && c.err == nil {
-		common, err := c.common(c.fields[name], text)
-		if c.err = err; common {
-			return "EXISTS (SELECT 1 FROM index_term WHERE " + where + " AND document = d.number)"
-		}
+// equal has the documents with a term.
+func (c *compiler) equal(name, field, text string) set {
+	s := set{table: "index_term", where: field + " AND term = " + c.arg(text)}
+	if name != "" {
+		s.field, s.text = c.fields[name], text
 	}
-	return in("index_term", where)
+	return s
 }
 
 // pattern finds words with wildcards: those between the prefix and what follows it, like the pattern.
-func (c *compiler) pattern(field string, w query.Pattern) string {
+func (c *compiler) pattern(field string, w query.Pattern) set {
 	where := field + ` AND term NOT LIKE '% %' AND term NOT LIKE '` + numberMark + `%'`
 	if prefix := w.Prefix(); prefix != "" {
 		where += " AND term >= " + c.arg(clip(prefix))
 		where += " AND term < " + c.arg(clip(prefix)+"\U0010FFFF")
 		if len(w.Pieces) == 2 && w.Pieces[0] == prefix && w.Pieces[1] == "" {
-			return in("index_term", where)
+			return set{table: "index_term", where: where}
 		}
 	} else {
 		where += " AND term <> ''"
@@ -193,7 +214,7 @@ func (c *compiler) pattern(field string, w query.Pattern) string {
 			}
 		}
 	}
-	return in("index_term", where+" AND term LIKE "+c.arg(like.String())+` ESCAPE '\'`)
+	return set{table: "index_term", where: where + " AND term LIKE " + c.arg(like.String()) + ` ESCAPE '\'`}
 }
 
 // circle compares the haversine of the angle, which rises with the distance, after a bound by latitude for the index.

@@ -117,11 +117,14 @@ func (x *Index) buildDynamic(ctx context.Context) error {
 	return nil
 }
 
+// findAtOnce is how many things of a new group are looked for at once.
+const findAtOnce = 1024
+
 func (x *Index) buildGroup(ctx context.Context, g dynamicGroup) error {
 	for after := int64(0); ; {
 		var hits []hit
 		err := x.db.Read(ctx, func(_ context.Context, tx store.Tx) (err error) {
-			hits, err = x.find(tx, things, g.query, after, atOnce)
+			hits, err = x.find(tx, things, g.query, after, findAtOnce)
 			return err
 		})
 		if err != nil {
@@ -135,8 +138,10 @@ func (x *Index) buildGroup(ctx context.Context, g dynamicGroup) error {
 		for i, h := range hits {
 			names[i] = h.name
 		}
-		if err := x.rematch(ctx, names); err != nil {
-			return err
+		for part := range slices.Chunk(names, atOnce) {
+			if err := x.rematch(ctx, part); err != nil {
+				return err
+			}
 		}
 	}
 	for token := (*string)(nil); ; {

@@ -21,6 +21,9 @@ func (x *Index) Settle(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// Try sets how many documents searches try themselves: few of a rare part of the query, walk in order.
+func (x *Index) Try(few, walk int) { x.few, x.walk = few, walk }
+
 // Documents are what the index has of things.
 func (x *Index) Documents(ctx context.Context) (map[string]query.Document, error) {
 	all := map[string]query.Document{}

@@ -95,6 +95,8 @@ type Index struct {
 	on           atomic.Bool // something is indexed
 	connectivity atomic.Bool // that things are connected, too
 
+	few, walk int // documents that a search tries itself
+
 	queries atomic.Pointer[map[string]*query.Query] // of dynamic groups, by text; nil values do not parse
 
 	marks  marks
@@ -141,7 +143,7 @@ func New(cfg Config, d Deps) *Index {
 	x := &Index{
 		cfg: cfg, deps: d, db: d.DB, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
 		wake: make(chan struct{}, 1), lead: make(chan struct{}, 1), meter: make(chan struct{}, 1),
-		limits: query.Limits{Bytes: 4096, Terms: 64},
+		limits: query.Limits{Bytes: 4096, Terms: 64}, few: fewDocuments, walk: walkDocuments,
 	}
 	if cfg.Limits == "aws" {
 		x.limits = query.Limits{Bytes: 1000, Terms: 12, Stars: 2, Questions: 5, LeadingStars: 1, LeadingBytes: 100}

@@ -3,8 +3,6 @@ package index
 import (
 	"context"
 	"encoding/base64"
-	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -82,18 +80,27 @@ func ready(tx store.Tx, name *string) (*settings, int64, error) {
 	return s, kind, err
 }
 
-// compile makes the condition of a query. listing prefers one that gives first rows soon.
-func (x *Index) compile(tx store.Tx, kind int64, q *query.Query, listing bool, args ...any) (*compiler, string, error) {
+// compiler makes a compiler that knows the fields of a query.
+func (x *Index) compiler(tx store.Tx, kind int64, q *query.Query, args ...any) (*compiler, error) {
 	c := &compiler{kind: kind, args: args, fields: map[string]int64{}}
 	known := map[string]int64{}
 	for name := range fieldsOf(q.Root, map[string]struct{}{}) {
 		n, ok, err := x.field(tx, known, kind, name, false)
 		if err != nil {
-			return nil, "", err
+			return nil, err
 		}
 		if ok {
 			c.fields[name] = n
 		}
+	}
+	return c, nil
+}
+
+// compile makes the condition of a query. listing prefers one that gives first rows soon.
+func (x *Index) compile(tx store.Tx, kind int64, q *query.Query, listing bool, args ...any) (*compiler, string, error) {
+	c, err := x.compiler(tx, kind, q, args...)
+	if err != nil {
+		return nil, "", err
 	}
 	if listing {
 		c.common = func(field int64, text string) (bool, error) {
@@ -178,33 +185,6 @@ func (x *Index) SearchIndex(ctx context.Context, in *iot.SearchIndexRequest) (*i
 		return nil, err
 	}
 	return out, nil
-}
-
-// hit is a document that was found.
-type hit struct {
-	number int64
-	name   string
-}
-
-// find pages the documents that a query finds.
-func (x *Index) find(tx store.Tx, kind int64, q *query.Query, from int64, limit int) (hits []hit, err error) {
-	c, where, err := x.compile(tx, kind, q, true, kind, from, limit)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := tx.Query(`SELECT d.number, d.name FROM index_document d WHERE d.kind = $1 AND d.number > $2 AND `+where+` ORDER BY d.number LIMIT $3`, c.args...)
-	if err != nil {
-		return nil, fmt.Errorf("index: search: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var h hit
-		if err := rows.Scan(&h.number, &h.name); err != nil {
-			return nil, err
-		}
-		hits = append(hits, h)
-	}
-	return hits, errors.Join(rows.Err(), rows.Close())
 }
 
 func nextToken(number int64) *string {

@@ -256,8 +256,11 @@ func TestSearchIsEvaluation(t *testing.T) {
 			}
 			slices.Sort(names)
 			found += len(names)
-			if got, want := w.find(text, 500), strings.Join(names, " "); got != want {
-				t.Errorf("%s\n finds %s\n  not  %s", text, got, want)
+			for _, try := range [][2]int{{10_000, 1500}, {8, 8}, {-1, 0}} { // by hand, both, by the store alone
+				w.Try(try[0], try[1])
+				if got, want := w.find(text, 30), strings.Join(names, " "); got != want {
+					t.Errorf("%s, %v\n finds %s\n  not  %s", text, try, got, want)
+				}
 			}
 			if t.Failed() {
 				return
@@ -352,4 +355,38 @@ func TestSettings(t *testing.T) {
 	if !slices.Equal(l.IndexNames, []string{"AWS_Things"}) {
 		t.Errorf("%v", l.IndexNames)
 	}
+}
+
+// A page is right whether a part of the query is rare, all of it is common, or common parts rarely meet: then the store
+// searches behind the documents that were tried.
+func TestSearchOfMany(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db, index.Config{})
+		w.Try(20, 200)
+		w.index(everything)
+		const n = 600
+		for i := range n {
+			late := i >= n-3 // the parts meet at the end alone
+			w.thing(fmt.Sprintf("t%04d", i), map[string]string{"half": fmt.Sprint(i % 2), "other": fmt.Sprint(i%2 == 0 != late), "rare": fmt.Sprint(i / 3)})
+		}
+		w.settle()
+		for q, names := range map[string]string{
+			"attributes.other:true attributes.half:1":                            "t0597 t0599",
+			"attributes.rare:7":                                                  "t0021 t0022 t0023",
+			"attributes.rare:7 attributes.half:1":                                "t0021 t0023",
+			"attributes.rare:7 OR attributes.rare:8":                             "t0021 t0022 t0023 t0024 t0025 t0026",
+			"attributes.rare:7 NOT thingName:t0022":                              "t0021 t0023",
+			"(attributes.rare:7 OR thingName:t00*) AND -attributes.half:0 t001*": "t0011 t0013 t0015 t0017 t0019",
+			"attributes.none:7 OR attributes.rare:0":                             "t0000 t0001 t0002",
+		} {
+			for _, size := range []int32{2, 100} {
+				if got := w.find(q, size); got != names {
+					t.Errorf("%s: %q instead of %q", q, got, names)
+				}
+			}
+		}
+		if got := len(strings.Fields(w.find("attributes.half:0", 130))); got != n/2 {
+			t.Errorf("half: %d", got)
+		}
+	})
 }
