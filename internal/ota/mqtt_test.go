@@ -386,3 +386,31 @@ func BenchmarkGet(b *testing.B) {
 		})
 	}
 }
+
+// The requests of AWS's MQTT file streams library for devices (aws-iot-core-mqtt-file-streams-embedded-c, snapshot of 2026), for
+// one block of 4 KiB: in CBOR with a bitmap that is always the same four bytes. The last block is as long as the file has it.
+func TestRequestsOfAWSLibrary(t *testing.T) {
+	w := newWorld(t, storetest.Open(t))
+	data := image(10_000)
+	w.put("b", "k", data)
+	w.stream("S", "b", "k")
+	for n := range 3 {
+		part := data[n*4096 : min((n+1)*4096, len(data))]
+		got := w.ask("$aws/things/T/streams/S/get/json", fmt.Appendf(nil, `{"s": 1,"f": 0,"l": 4096,"o": %d,"n": 1}`, n))
+		if len(got) != 1 {
+			t.Fatalf("%+v", got)
+		}
+		if a := decode(t, got[0]); a.I != int64(n) || a.L != int64(len(part)) || a.P != base64.StdEncoding.EncodeToString(part) {
+			t.Errorf("JSON, block %d: %+v", n, a)
+		}
+		got = w.ask("$aws/things/T/streams/S/get/cbor", []byte("\xa6\x61c\x63rdy\x61f\x00\x61l\x19\x10\x00\x61o"+string(rune(n))+"\x61b\x44MQ==\x61n\x01"))
+		var a struct {
+			C       string
+			F, L, I int
+			P       []byte
+		}
+		if len(got) != 1 || cbor.Unmarshal(got[0].Payload, &a) != nil || a.C != "rdy" || a.I != n || a.L != len(part) || !bytes.Equal(a.P, part) {
+			t.Errorf("CBOR, block %d: %+v", n, got)
+		}
+	}
+}

@@ -24,6 +24,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/fxamacker/cbor/v2"
 
+	"flotilla/internal/server"
 	"flotilla/internal/server/servertest"
 )
 
@@ -93,8 +94,8 @@ func (f *firmware) genuine(t *testing.T, image []byte, signature string) bool {
 	return ecdsa.VerifyASN1(&f.key.PublicKey, digest[:], raw)
 }
 
-// update uploads the image and creates an OTA update of it for the thing pump.
-func (f *firmware) update(t *testing.T, n *servertest.Node, id string, protocols ...types.Protocol) error {
+// upload stores the image at a node.
+func (f *firmware) upload(t *testing.T, n *servertest.Node) {
 	t.Helper()
 	ctx := t.Context()
 	c := s3Client(n, n.AccessKey, n.Secret)
@@ -104,7 +105,12 @@ func (f *firmware) update(t *testing.T, n *servertest.Node, id string, protocols
 	if _, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: new("firmware"), Key: new("pump v2.bin"), Body: bytes.NewReader(f.image)}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := n.IoT().CreateOTAUpdate(ctx, &iot.CreateOTAUpdateInput{
+}
+
+// update creates an OTA update of the image for the thing pump.
+func (f *firmware) update(t *testing.T, n *servertest.Node, id string, protocols ...types.Protocol) error {
+	t.Helper()
+	_, err := n.IoT().CreateOTAUpdate(t.Context(), &iot.CreateOTAUpdateInput{
 		OtaUpdateId: &id, Targets: []string{"arn:aws:iot:us-east-1:" + n.Account() + ":thing/pump"}, Protocols: protocols,
 		RoleArn: new("arn:aws:iam::" + n.Account() + ":role/ota"), Tags: []types.Tag{{Key: new("release"), Value: new("2")}},
 		Files: []types.OTAUpdateFile{{
@@ -169,12 +175,32 @@ func (d *device5) report(t *testing.T, n *servertest.Node, jobID, status string)
 	})
 }
 
+// fetch gets a URL as a device does, which has no certificate for it.
+func fetch(t *testing.T, n *servertest.Node, url string) []byte {
+	t.Helper()
+	config := n.ClientTLS(servertest.Identity{})
+	config.Certificates = nil
+	web := &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
+	defer web.CloseIdleConnections()
+	resp, err := web.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %d %s %v", url, resp.StatusCode, body, err)
+	}
+	return body
+}
+
 // A device reads an image in blocks over MQTT, in CBOR by bitmaps as FreeRTOS's OTA agent does, verifies its signature and
 // reports; what it may not read it does not get.
 func TestUpdateOverMQTT(t *testing.T) {
 	n := servertest.StartNode(t, t.TempDir())
 	pump(t, n)
 	f := newFirmware(t, 300_001)
+	f.upload(t, n)
 	if err := f.update(t, n, "v2", types.ProtocolMqtt); err != nil {
 		t.Fatal(err)
 	}
@@ -267,32 +293,17 @@ func TestUpdateOverHTTP(t *testing.T) {
 	n := servertest.StartNode(t, t.TempDir())
 	pump(t, n)
 	f := newFirmware(t, 200_000)
+	f.upload(t, n)
 	if err := f.update(t, n, "v2", types.ProtocolHttp); err != nil {
 		t.Fatal(err)
 	}
 	dev := otaDevice(t, n)
-	config := n.ClientTLS(servertest.Identity{})
-	config.Certificates = nil
-	web := &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
-	fetch := func(url string) []byte {
-		t.Helper()
-		resp, err := web.Get(url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s: %d %s %v", url, resp.StatusCode, body, err)
-		}
-		return body
-	}
 	jobID, doc := dev.nextUpdate(t)
 	file := doc.OTA.Files[0]
 	if doc.OTA.StreamName != "" || file.Scheme != "aws.s3.presigned" || file.Size != len(f.image) {
 		t.Fatalf("%+v", doc)
 	}
-	if image := fetch(file.URL); !bytes.Equal(image, f.image) || !f.genuine(t, image, file.Signature) {
+	if image := fetch(t, n, file.URL); !bytes.Equal(image, f.image) || !f.genuine(t, image, file.Signature) {
 		t.Fatal("the image is not what was signed")
 	}
 	dev.report(t, n, jobID, "SUCCEEDED")
@@ -311,8 +322,54 @@ func TestUpdateOverHTTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	jobID, doc = dev.nextUpdate(t)
-	if image := fetch(doc.OTA.Files[0].URL); jobID != "AFR_OTA-v4" || f.genuine(t, image, doc.OTA.Files[0].Signature) {
+	if image := fetch(t, n, doc.OTA.Files[0].URL); jobID != "AFR_OTA-v4" || f.genuine(t, image, doc.OTA.Files[0].Signature) {
 		t.Fatal("a changed image passed")
 	}
 	dev.report(t, n, jobID, "FAILED")
+}
+
+// The image is at another service that speaks S3, here another deployment: blocks and URLs come from there.
+func TestUpdateFromAnObjectService(t *testing.T) {
+	service := servertest.StartNode(t, t.TempDir())
+	n := servertest.StartNode(t, t.TempDir(), func(c *server.Config) {
+		c.S3.URL, c.S3.AccessKey, c.S3.SecretKey = service.Endpoints().API, service.AccessKey, service.Secret
+	})
+	pump(t, n)
+	f := newFirmware(t, 150_000)
+	f.upload(t, service)
+	if err := f.update(t, n, "v2", types.ProtocolMqtt, types.ProtocolHttp); err != nil {
+		t.Fatal(err)
+	}
+	dev := otaDevice(t, n, "iot:Publish topic/$aws/things/pump/streams/*")
+	jobID, doc := dev.nextUpdate(t)
+	file := doc.OTA.Files[0]
+	var image []byte
+	for n := 0; len(image) < file.Size; {
+		dev.publish(t, "$aws/things/pump/streams/"+doc.OTA.StreamName+"/get/json", fmt.Sprintf(`{"f":0,"l":60000,"o":%d,"n":2}`, n), 1)
+		for want := min(2, 3-n); want > 0; want-- {
+			var m struct {
+				I int
+				P []byte
+			}
+			if p := dev.next(t); json.Unmarshal(p.Payload, &m) != nil || m.I != n {
+				t.Fatalf("%s, not block %d: %.200s", p.Topic, n, p.Payload)
+			}
+			image = append(image, m.P...)
+			n++
+		}
+	}
+	if !bytes.Equal(image, f.image) || !f.genuine(t, image, file.Signature) {
+		t.Error("the image is not what was signed")
+	}
+	if !strings.HasPrefix(file.URL, service.Endpoints().API) || !bytes.Equal(fetch(t, n, file.URL), f.image) {
+		t.Errorf("%s has another image", file.URL)
+	}
+
+	// Replaced in the middle of it all.
+	f.upload(t, service)
+	dev.publish(t, "$aws/things/pump/streams/"+doc.OTA.StreamName+"/get/json", `{"f":0,"l":60000}`, 1)
+	if p := dev.next(t); !strings.Contains(string(p.Payload), "ETagMismatch") {
+		t.Errorf("%s: %.200s", p.Topic, p.Payload)
+	}
+	dev.report(t, n, jobID, "SUCCEEDED")
 }
