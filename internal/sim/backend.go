@@ -45,9 +45,10 @@ func (c *Cloud) register(ctx context.Context, templateBody string, d *Device) er
 
 // desired is what the back end wrote for a thing.
 type desired struct {
-	mu       sync.Mutex
-	revision int // the last that was tried
-	written  int // the last that was acknowledged
+	writing  sync.Mutex // held while a revision is written: they arrive in their order
+	mu       sync.Mutex // of what follows
+	revision int        // the last that was tried
+	written  int        // the last that was acknowledged
 	at       time.Time
 }
 
@@ -117,6 +118,8 @@ func (f *Fleet) changeDesired(ctx context.Context) error {
 
 // change writes the next revision of a thing's desired state.
 func (f *Fleet) change(ctx context.Context, m *member) {
+	m.desired.writing.Lock()
+	defer m.desired.writing.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience) // one that was begun is finished
 	defer cancel()
 	m.desired.mu.Lock()

@@ -102,6 +102,13 @@ func (d *Device) Provision(ctx context.Context, claim Claim) error {
 	return nil
 }
 
+// refusal is an answer on .../rejected.
+type refusal struct{ answer *answer }
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("refused: %d %s: %s", r.answer.StatusCode, r.answer.ErrorCode, r.answer.ErrorMessage)
+}
+
 // ask publishes a request and waits for its answer.
 func ask(ctx context.Context, c *client.Client, inbox <-chan client.Message, topic string, body []byte) (*answer, error) {
 	if err := c.Subscribe(ctx, 1, topic+"/accepted", topic+"/rejected"); err != nil {
@@ -121,7 +128,7 @@ func ask(ctx context.Context, c *client.Client, inbox <-chan client.Message, top
 			case topic + "/accepted":
 				return &a, nil
 			case topic + "/rejected":
-				return nil, fmt.Errorf("refused: %d %s: %s", a.StatusCode, a.ErrorCode, a.ErrorMessage)
+				return nil, &refusal{&a}
 			}
 		case <-c.Done():
 			return nil, fmt.Errorf("connection lost: %w", c.Err())

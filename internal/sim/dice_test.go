@@ -1,9 +1,17 @@
 package sim
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -104,6 +112,59 @@ func TestMissingReadings(t *testing.T) {
 	}
 	if got := c.readings(); got != "" {
 		t.Error(got)
+	}
+}
+
+// TestRevisionsKeepTheirOrder: what the back end writes for a thing last is the last that arrives.
+func TestRevisionsKeepTheirOrder(t *testing.T) {
+	var mu sync.Mutex
+	var arrived []int
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body struct {
+			State struct{ Desired struct{ Revision int } }
+		}
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		arrived = append(arrived, body.State.Desired.Revision)
+		fmt.Fprint(w, "{}")
+	}))
+	defer api.Close()
+	f := &Fleet{Cloud: NewCloud(api.URL, "us-east-1", "key", "secret")}
+	m := &member{Device: Device{thing: "pump"}, fleet: f}
+	var writers sync.WaitGroup
+	for range 100 {
+		writers.Go(func() { f.change(t.Context(), m) })
+	}
+	writers.Wait()
+	if len(arrived) != 100 || !slices.IsSorted(arrived) || m.desired.written != 100 {
+		t.Errorf("%d was written last; these arrived: %v", m.desired.written, arrived)
+	}
+}
+
+func TestDevicesPersist(t *testing.T) {
+	throttled := fmt.Errorf("provisioning: %w", &refusal{&answer{StatusCode: 400, ErrorCode: "Throttling"}})
+	for name, c := range map[string]struct {
+		answers []error
+		fails   bool
+	}{
+		"at once":             {answers: []error{nil}},
+		"throttled":           {answers: []error{throttled, throttled, throttled, throttled, throttled, nil}},
+		"after a lost answer": {answers: []error{errors.New("lost"), errors.New("lost"), nil}},
+		"never":               {answers: []error{errors.New("no"), errors.New("no"), errors.New("no"), errors.New("no")}, fails: true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tried := 0
+			err := persist(t.Context(), func(context.Context) error {
+				tried++
+				return c.answers[tried-1]
+			})
+			if tried != len(c.answers) || (err != nil) != c.fails {
+				t.Errorf("%s: tried %d times: %v", name, tried, err)
+			}
+		})
 	}
 }
 

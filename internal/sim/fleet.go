@@ -4,15 +4,20 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"flotilla/internal/mqtt/client"
+	"flotilla/internal/api/client"
+	"flotilla/internal/mqtt"
+	mqttclient "flotilla/internal/mqtt/client"
 )
 
 // Fleet is many devices that live by a scenario, with the back end that changes their desired states and gives them jobs,
@@ -169,13 +174,11 @@ func (f *Fleet) enroll(ctx context.Context) (tls.Certificate, error) {
 		t := f.Scenario.traits(f.Seed, i)
 		m := &member{
 			Device: Device{Serial: fmt.Sprintf("%s-%06d", f.Run, i), OwnKey: t.ownKey}, traits: t, fleet: f, n: i,
-			inbox: make(chan client.Message, 16), jitter: dice(f.Seed, i, forTelemetry),
+			inbox: make(inbox, 16), jitter: dice(f.Seed, i, forTelemetry),
 		}
 		f.members[i] = m
 		g.Go(func() error {
-			ectx, cancel := context.WithTimeout(gctx, time.Minute)
-			defer cancel()
-			if err := enrolls(ectx, &m.Device); err != nil {
+			if err := persist(gctx, func(ctx context.Context) error { return enrolls(ctx, &m.Device) }); err != nil {
 				return err
 			}
 			f.stats.enrolled.Add(1)
@@ -188,6 +191,34 @@ func (f *Fleet) enroll(ctx context.Context) (tls.Certificate, error) {
 		})
 	}
 	return witness, g.Wait()
+}
+
+// persist has a device try to enroll, as devices do: as long as it is told that the rate is exceeded, and else four times.
+func persist(ctx context.Context, enroll func(context.Context) error) error {
+	wait := 250 * time.Millisecond
+	for attempt := 1; ; attempt++ {
+		tctx, cancel := context.WithTimeout(ctx, time.Minute)
+		err := enroll(tctx)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if !isThrottled(err) && attempt >= 4 {
+			return err
+		}
+		pause(ctx, wait/2+rand.N(wait))
+		wait = min(2*wait, 4*time.Second)
+	}
+}
+
+// isThrottled tells whether a request was refused for its rate: by the API, by provisioning, or as a CONNECT.
+func isThrottled(err error) bool {
+	var byAPI *client.Error
+	var byService *refusal
+	var byGateway *mqttclient.ReasonError
+	return errors.As(err, &byAPI) && strings.HasPrefix(byAPI.Type, "Throttling") ||
+		errors.As(err, &byService) && strings.HasPrefix(byService.answer.ErrorCode, "Throttling") ||
+		errors.As(err, &byGateway) && byGateway.Code == mqtt.QuotaExceeded
 }
 
 // setUpFleet creates the policies, the group and the template of a fleet, and returns the witnesses' certificate and how a

@@ -27,7 +27,7 @@ type member struct {
 	fleet *Fleet
 	n     int
 
-	inbox  chan client.Message // bounded; when it is full the device asks for its state instead
+	inbox  inbox // bounded; when it is full the device asks for its state instead
 	missed atomic.Bool
 
 	// What the goroutine of live alone knows.
@@ -47,6 +47,8 @@ type member struct {
 	seen    bitset  // what arrived of it; the witness's
 	desired desired // the back end's
 }
+
+type inbox chan client.Message
 
 // report is an update of the reported state without its answer.
 type report struct {
