@@ -139,7 +139,8 @@ func checkConfigs(r *iot.JobExecutionsRolloutConfig, a *iot.AbortConfig, t *iot.
 	return nil
 }
 
-// DescribeJob gives a job with the counts of its executions. Errors: ResourceNotFoundException.
+// DescribeJob gives a job with the counts of its executions. The answer has no document, so beforeSubstitution changes
+// nothing of it. Errors: ResourceNotFoundException.
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_DescribeJob.html
 func (j *Jobs) DescribeJob(ctx context.Context, in *iot.DescribeJobRequest) (*iot.DescribeJobResponse, error) {

@@ -21,13 +21,13 @@ func TestNamespace(t *testing.T) {
 		next := func(topic, want string) {
 			t.Helper()
 			w.eventually(topic, func() bool {
-				for _, n := range w.told("g-0", topic) {
+				list := w.told("g-0", topic)
+				for _, n := range list {
 					if e, ok := n["execution"].(map[string]any); ok && e["jobId"] != want || !ok && want != "" {
 						t.Errorf("%s: %v", topic, n)
 					}
-					return true
 				}
-				return false
+				return len(list) > 0
 			})
 		}
 		next("notify-next-"+space, "gg")
