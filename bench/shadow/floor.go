@@ -138,3 +138,5 @@ type nobody struct{}
 
 func (nobody) Publish(context.Context, *mqtt.Message) error { return nil }
 func (nobody) Awaited(string) bool                          { return false }
+
+func (nobody) Withdraw(context.Context, string, int64) error { return nil }

@@ -296,6 +296,28 @@ func (g *Gateway) Awaited(topic string) bool {
 	return r.selected || len(r.targets)+len(r.groups)+len(r.peers)+len(r.elsewhere) > 0
 }
 
+// Withdraw removes messages on topic with places up to one (mqtt.Message) that wait for clients that are not connected.
+// It returns once that is durable; where nobody waits it does nothing.
+func (g *Gateway) Withdraw(ctx context.Context, topic string, upTo int64) error {
+	select {
+	case <-g.known:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	r := &route{topic: topic}
+	g.match(r)
+	var absent []int64 // or on another node: the store knows
+	for _, tg := range r.targets {
+		if tg.sub.qos > 0 && tg.session.stored() && tg.session.conn.Load() == nil {
+			absent = append(absent, tg.session.number)
+		}
+	}
+	if len(absent) == 0 {
+		return nil
+	}
+	return g.sessions.Withdraw(ctx, absent, topic, upTo)
+}
+
 func (g *Gateway) publish(ctx context.Context, m *mqtt.Message, extra store.Func) error {
 	if err := mqtt.ValidTopicName(m.Topic); err != nil {
 		return err

@@ -218,6 +218,7 @@ func (g *Gateway) copies(ow *owed) []queuedCopy {
 			continue
 		}
 		to := sessionstore.Target{Session: tg.session.number, RetainAsPublished: tg.sub.asPublished, Name: tg.session.clientID}
+		to.Absent = ow.message.Place > 0 && tg.session.conn.Load() == nil
 		if len(out) == 0 {
 			add(to, *tg)
 		} else { // sessions of a route are distinct

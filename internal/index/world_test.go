@@ -47,6 +47,8 @@ func (w *world) Publish(context.Context, *mqtt.Message) error { return nil }
 // Awaited tells that nobody awaits it.
 func (w *world) Awaited(string) bool { return false }
 
+func (w *world) Withdraw(context.Context, string, int64) error { return nil }
+
 func newWorld(t testing.TB, db *store.DB, cfg index.Config) *world {
 	t.Helper()
 	w := &world{t: t, ctx: context.Background(), db: db, news: map[string][]func(string){}, metrics: prometheus.NewRegistry()}

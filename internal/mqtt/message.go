@@ -33,6 +33,11 @@ type Message struct {
 	// may receive the message, a Source's ConnectionID: the client id may have another
 	// by now. Such a message stays on the node.
 	RecipientConnection string
+	// Place, above 0, is the message's among those on its topic, of which who was away
+	// needs only the last: it takes the place of those with a lower one that wait for
+	// clients that are not connected. Messages to connected clients are never left out.
+	// It stays on the node.
+	Place int64
 }
 
 // Source is the publisher of a Message.

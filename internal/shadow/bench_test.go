@@ -37,3 +37,5 @@ type drop struct{}
 func (drop) Publish(context.Context, *mqtt.Message) error { return nil }
 
 func (drop) Awaited(string) bool { return false }
+
+func (drop) Withdraw(context.Context, string, int64) error { return nil }

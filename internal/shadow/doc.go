@@ -16,6 +16,9 @@
 // its versions. A deleted shadow leaves its version behind for 48 hours, so that
 // a successor counts on.
 //
+// A client that was away finds the last delta alone, and none if nothing differs any
+// more (Config.EveryDelta).
+//
 // The last changes of a shadow's desired state are kept: who changed what when
 // (ListShadowHistory, RestoreShadow; not AWS's).
 //

@@ -283,6 +283,7 @@ func (w *modelWorld) announced(t *rapid.T, name *string, m *modeled, before tree
 		equal(t, "delta's version", float64(m.version), bodies[0]["version"])
 		bodies = bodies[1:]
 	}
+	w.waits(t, name, delta)
 	current := bodies[0]["current"].(tree)
 	equal(t, "current", copied(m.state), current["state"])
 	equal(t, "current version", float64(m.version), current["version"])
@@ -295,6 +296,18 @@ func (w *modelWorld) announced(t *rapid.T, name *string, m *modeled, before tree
 		equal(t, "previous version", float64(base), previous["version"])
 	}
 	equal(t, "version accepted", float64(m.version), bodies[1]["version"])
+}
+
+// waits: who is away finds the present difference, and that alone.
+func (w *modelWorld) waits(t *rapid.T, name *string, delta tree) {
+	waiting := w.out.waits(w.topic(name, "update/delta"))
+	if len(delta) == 0 && len(waiting) == 0 {
+		return
+	}
+	if len(delta) == 0 || len(waiting) != 1 {
+		t.Fatalf("%d deltas wait, want %v", len(waiting), delta)
+	}
+	equal(t, "what waits", delta, decoded(t, waiting[0].Payload)["state"])
 }
 
 func (w *modelWorld) get(t *rapid.T) {
@@ -324,6 +337,7 @@ func (w *modelWorld) delete(t *rapid.T) {
 	equal(t, "version", float64(m.version), decoded(t, out.Payload)["version"])
 	verbs, _ := w.published(t, name)
 	equal(t, "messages", []string{"delete/accepted"}, verbs)
+	w.waits(t, name, nil)
 }
 
 func (w *modelWorld) restore(t *rapid.T) {
@@ -388,6 +402,7 @@ func (w *modelWorld) passTime(t *rapid.T) {
 			t.Fatal(err)
 		}
 		clear(w.model)
+		w.out.forget()
 	}
 }
 

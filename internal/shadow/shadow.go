@@ -3,6 +3,7 @@ package shadow
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -25,6 +26,7 @@ type Config struct {
 	KeepVersion        time.Duration `name:"shadow.keep-version" default:"48h" help:"How long after a shadow's deletion its successor continues its version."`
 
 	DeleteWithThing bool `name:"shadow.delete-with-thing" default:"false" help:"Delete a thing's shadows with the thing. AWS keeps them: a new thing of that name finds them."`
+	EveryDelta      bool `name:"shadow.every-delta" default:"false" help:"Keep all deltas of a shadow for clients that are away, not the last alone. Always on under --limits aws, as on AWS."`
 
 	History         int  `name:"shadow.history" default:"20" help:"Changes that are kept of each shadow, at most 100: who changed what when. -1: none."`
 	HistoryReported bool `name:"shadow.history-reported" default:"false" help:"Keep updates of reported state alone in the history, too."`
@@ -57,6 +59,7 @@ func (c Config) withDefaults() Config {
 		if c.MaxPerSecond == 0 {
 			c.MaxPerSecond = 20
 		}
+		c.EveryDelta = true
 	}
 	if c.KeepVersion <= 0 {
 		c.KeepVersion = 48 * time.Hour
@@ -82,6 +85,9 @@ type Publisher interface {
 	// Awaited tells whether a message on topic would reach anybody, a rule or
 	// another node included: if not, it need not be published. It does not block.
 	Awaited(topic string) bool
+	// Withdraw removes messages on topic with places up to one that wait for
+	// subscribers who are not connected, and returns once that is durable.
+	Withdraw(ctx context.Context, topic string, upTo int64) error
 }
 
 // Things is the registry. DescribeThing gives iot.ResourceNotFoundException for
@@ -183,6 +189,28 @@ func validName(s string, longest int, dollar bool) bool {
 		}
 	}
 	return true
+}
+
+// delta announces what differs in version, or takes back what does not any more:
+// a device that was away is told once, of the present difference.
+func (s *Shadows) delta(ctx context.Context, r ref, version int64, body []byte) error {
+	topic := r.topic("update/delta")
+	var err error
+	switch {
+	case body != nil:
+		s.metrics.deltas.Inc()
+		m := s.message(topic, body)
+		if !s.cfg.EveryDelta {
+			m.Place = version
+		}
+		err = s.publisher.Publish(context.WithoutCancel(ctx), m)
+	case !s.cfg.EveryDelta:
+		err = s.publisher.Withdraw(context.WithoutCancel(ctx), topic, version)
+	}
+	if err != nil {
+		return fmt.Errorf("shadow: %s: %w: %w", topic, errUnannounced, err)
+	}
+	return nil
 }
 
 // message is what the service publishes about a shadow.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -35,8 +36,9 @@ func (t things) DescribeThing(_ context.Context, in *iot.DescribeThingRequest) (
 type outbox struct {
 	mu       sync.Mutex
 	messages []*mqtt.Message
-	publish  func(*mqtt.Message) error // called first, if set
-	awaited  func(topic string) bool   // nil: everything is
+	publish  func(*mqtt.Message) error  // called first, if set
+	awaited  func(topic string) bool    // nil: everything is
+	waiting  map[string][]*mqtt.Message // what waits for a client that is away
 }
 
 func (o *outbox) Awaited(topic string) bool { return o.awaited == nil || o.awaited(topic) }
@@ -53,7 +55,44 @@ func (o *outbox) Publish(ctx context.Context, m *mqtt.Message) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.messages = append(o.messages, m)
+	if m.Place > 0 {
+		if o.waiting == nil {
+			o.waiting = map[string][]*mqtt.Message{}
+		}
+		o.withdraw(m.Topic, m.Place-1)
+		o.waiting[m.Topic] = append(o.waiting[m.Topic], m)
+	}
 	return nil
+}
+
+func (o *outbox) Withdraw(ctx context.Context, topic string, upTo int64) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.withdraw(topic, upTo)
+	return ctx.Err()
+}
+
+func (o *outbox) withdraw(topic string, upTo int64) {
+	left := slices.DeleteFunc(o.waiting[topic], func(m *mqtt.Message) bool { return m.Place <= upTo })
+	if len(left) == 0 {
+		delete(o.waiting, topic)
+	} else {
+		o.waiting[topic] = left
+	}
+}
+
+// forget removes what waits.
+func (o *outbox) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	clear(o.waiting)
+}
+
+// waits are the messages on topic that wait for a client that is away.
+func (o *outbox) waits(topic string) []*mqtt.Message {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.waiting[topic])
 }
 
 func (o *outbox) reset() {
@@ -212,6 +251,26 @@ func refused[E error](t *testing.T, err error) (e E) {
 		t.Errorf("got %v (%T), want %T", err, err, e)
 	}
 	return e
+}
+
+// On AWS a client that was away gets all deltas.
+func TestEveryDelta(t *testing.T) {
+	for _, c := range []struct {
+		cfg  shadow.Config
+		last bool
+	}{
+		{shadow.Config{}, true},
+		{shadow.Config{Limits: "unlimited"}, true},
+		{shadow.Config{Limits: "aws"}, false},
+		{shadow.Config{EveryDelta: true}, false},
+	} {
+		var out outbox
+		s := shadow.New(storetest.Open(t), things{"t": true}, &out, c.cfg)
+		update(t, s, "t", "", `{"state":{"desired":{"a":1}}}`)
+		if m := out.all()[0]; m.Topic != "$aws/things/t/shadow/update/delta" || (m.Place == 1) != c.last || !c.last && m.Place != 0 {
+			t.Errorf("%+v: %s has place %d", c.cfg, m.Topic, m.Place)
+		}
+	}
 }
 
 func TestMQTTRefusals(t *testing.T) {

@@ -106,11 +106,7 @@ func (s *Shadows) commit(ctx context.Context, c *change) error {
 	}
 	defer turn.leave()
 	turn.wait()
-	var delta error
-	if c.out.Delta != nil {
-		s.metrics.deltas.Inc()
-		delta = s.publish(ctx, c.shadow, "update/delta", c.out.Delta)
-	}
+	delta := s.delta(ctx, c.shadow, c.out.Version, c.out.Delta)
 	if !c.documents && s.publisher.Awaited(topic) { // by somebody who came in the meantime
 		again, err := doc.Apply(c.old.document, c.base, c.sent, true)
 		if err != nil { // it went well a moment ago
@@ -152,7 +148,7 @@ func (s *Shadows) delete(ctx context.Context, r ref, t doc.Token, by author) (ac
 	defer turn.leave()
 	turn.wait()
 	accepted = doc.Deleted(c.old.version, c.now.Unix(), t)
-	return accepted, s.publish(ctx, r, "delete/accepted", accepted)
+	return accepted, errors.Join(s.delta(ctx, r, c.old.version, nil), s.publish(ctx, r, "delete/accepted", accepted))
 }
 
 // forgotten is when a shadow must have been deleted to have its version

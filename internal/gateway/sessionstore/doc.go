@@ -12,6 +12,9 @@
 // once; bodies without rows are collected later by Expire. Queues are bounded:
 // Reserve refuses a message before anything of it is written.
 //
+// Of messages on one topic that have a place (mqtt.Message) only the last stays in the
+// queue of a session whose client is not connected.
+//
 // A shared subscription with persistent members has a number and a queue of its
 // own, for messages that come while no member is connected: members Claim them,
 // and give back what they have not acknowledged when they disconnect.

@@ -35,6 +35,8 @@ type Reservation struct {
 	assign  bool // id comes from the transaction
 	size    int64
 	expires any
+	topic   string
+	place   int64    // 0: none
 	verify  []Target // counts that the store has to confirm; nearly always none
 }
 
@@ -46,7 +48,7 @@ type Reservation struct {
 // on one node ids rise in the order of commits. targets must not be changed later. It
 // does no I/O.
 func (s *Store) Reserve(m *mqtt.Message, id int64, targets []Target) (*Reservation, error) {
-	r := &Reservation{s: s, targets: targets, id: id, assign: id == 0}
+	r := &Reservation{s: s, targets: targets, id: id, assign: id == 0, topic: m.Topic, place: m.Place}
 	r.body = codec.AppendWithoutSource(make([]byte, 0, 24+len(m.Topic)+len(m.Payload)), m)
 	r.size = int64(len(r.body)) + rowBytes
 	if e, ok := messageExpires(m); ok {
@@ -126,7 +128,7 @@ func (r *Reservation) within() []Target {
 // Enqueue is a part of the publish's write; it may be run again. With several
 // nodes it can find queues full that Reserve has not: then it leaves them out, or fails
 // with *FullError before it has changed anything.
-func (r *Reservation) Enqueue(_ context.Context, tx store.Tx) error {
+func (r *Reservation) Enqueue(ctx context.Context, tx store.Tx) error {
 	if r.Empty() {
 		return nil
 	}
@@ -145,6 +147,9 @@ func (r *Reservation) Enqueue(_ context.Context, tx store.Tx) error {
 			return err
 		}
 		body = nil
+	}
+	if r.place > 0 {
+		return r.replace(ctx, tx, targets, body)
 	}
 	for rest := targets; len(rest) > 0; {
 		n := chunk(len(rest))

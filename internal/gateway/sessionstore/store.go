@@ -209,6 +209,8 @@ type Target struct {
 	Group int64
 	// RetainAsPublished keeps the message's retain flag.
 	RetainAsPublished bool
+	// Absent tells that the session's client is not connected to this node.
+	Absent bool
 	// Name is what the operator is told when the queue is full: the client id, or the filter of a group.
 	Name string
 }

@@ -745,3 +745,47 @@ func TestFullQueueIsLeftOut(t *testing.T) {
 		}
 	})
 }
+
+// Of messages with a place the last alone waits for a client that is away; who is connected keeps all.
+func TestPlace(t *testing.T) {
+	each(t, sessionstore.Config{}, func(t *testing.T, w world) {
+		gone, here := w.connect("away", true, hour), w.connect("here", true, hour).Session
+		w.disconnect(&gone.Session)
+		away := gone.Session.Number
+		put := func(topic string, place int64, payload string) {
+			t.Helper()
+			w.mustEnqueue(&mqtt.Message{Topic: topic, Payload: []byte(payload), QoS: 1, Place: place},
+				sessionstore.Target{Session: away, Absent: true}, sessionstore.Target{Session: here.Number, Absent: true})
+		}
+		check := func(session int64, want ...string) {
+			t.Helper()
+			w.wantQueue(session, want...)
+			w.wantCount(session, int64(len(want)))
+		}
+		long := strings.Repeat("x", 2000) // shares its body
+		put("a", 1, "a1")
+		put("other", 0, "other")
+		put("a", 2, "a2"+long)
+		put("b", 1, "b1")
+		put("a", 3, "a3")
+		check(away, "other", "b1", "a3")
+		check(here.Number, "a1", "other", "a2"+long, "b1", "a3")
+
+		put("a", 2, "late") // another node's: it comes after what it should have come before, and loses nothing
+		check(away, "other", "b1", "a3", "late")
+		put("a", 4, "a4")
+		check(away, "other", "b1", "a4")
+
+		for _, upTo := range []int64{3, 4, 4} {
+			if err := w.Withdraw(t.Context(), []int64{away, here.Number}, "a", upTo); err != nil {
+				t.Fatal(err)
+			}
+		}
+		check(away, "other", "b1")
+		check(here.Number, "a1", "other", "a2"+long, "b1", "a3", "late", "a4")
+
+		w.connect("away", false, hour)
+		put("b", 2, "b2")
+		check(away, "other", "b1", "b2")
+	})
+}
