@@ -34,7 +34,10 @@ func (nothing) Authorize(context.Context, aws.Principal, string, string, *lang.C
 var actionPrefixes = map[string]string{"iotdata": "iot", "iot-jobs-data": "iotjobsdata"}
 
 // actions are those that are not named as their operation.
-var actions = map[string]string{"lambda Invoke": "lambda:InvokeFunction", "lambda InvokeAsync": "lambda:InvokeFunction"}
+var actions = map[string]string{
+	"lambda Invoke": "lambda:InvokeFunction", "lambda InvokeAsync": "lambda:InvokeFunction",
+	"iot-jobs-data StartCommandExecution": "iot:StartCommandExecution",
+}
 
 // action is what policies call the operation.
 func (e *endpoint) action() string {

@@ -79,6 +79,7 @@ var sources = map[string][]source{
 	"TagResource":                 {{fromBody, "resourceArn", "", ""}},
 	"TestAuthorization":           {{fromBody, "principal", "", ""}},
 	"UntagResource":               {{fromBody, "resourceArn", "", ""}},
+	"StartCommandExecution":       {{fromBody, "commandArn", "", ""}, {fromBody, "targetArn", "", ""}},
 	"UpdateThingGroupsForThing":   {{fromBody, "thingName", "thing", ""}, {fromBody, "thingGroupsToAdd", "thinggroup", ""}, {fromBody, "thingGroupsToRemove", "thinggroup", ""}},
 	"UpdateTopicRuleDestination":  {{fromBody, "arn", "", ""}},
 }
@@ -88,7 +89,7 @@ func (x *exchange) resources() ([]string, error) {
 	switch e := x.endpoint; {
 	case e.Service != "iot" && e.Service != "iotdata" && e.Service != "iot-jobs-data":
 		return x.resourceOfOther()
-	case e.Service == "iot" && sources[e.Name] != nil:
+	case e.Service != "iotdata" && sources[e.Name] != nil:
 		return x.resourcesOf(sources[e.Name])
 	default:
 		return x.resourcesOfLabels(), nil

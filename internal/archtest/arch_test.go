@@ -33,7 +33,7 @@ var layers = map[string]layer{
 	"store": ground, "object": ground, "bus": ground, "observe": ground, "mqtt/client": ground, "api/client": ground,
 
 	"gateway": room, "api": room, "iam": room, "account": room, "identity": room, "policy": room, "registry": room,
-	"provision": room, "shadow": room, "rules": room, "telemetry": room, "function": room, "index": room, "jobs": room, "ota": room,
+	"provision": room, "shadow": room, "rules": room, "telemetry": room, "function": room, "index": room, "jobs": room, "commands": room, "ota": room,
 
 	"audit": room, "audit/chain": pure,
 

@@ -11,6 +11,7 @@ import (
 	"flotilla/internal/api"
 	"flotilla/internal/audit"
 	"flotilla/internal/bus"
+	"flotilla/internal/commands"
 	"flotilla/internal/function"
 	"flotilla/internal/gateway"
 	"flotilla/internal/gateway/domain"
@@ -57,6 +58,7 @@ type Config struct {
 	Shadow     shadow.Config     `embed:""`
 	Jobs       jobs.Config       `embed:""`
 	OTA        ota.Config        `embed:""`
+	Commands   commands.Config   `embed:""`
 	Index      index.Config      `embed:""`
 	Function   function.Config   `embed:""`
 	Objects    object.Config     `embed:""`

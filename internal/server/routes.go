@@ -230,6 +230,7 @@ func route(s *api.Server, r *rooms) {
 	api.Bound(s, lambda.Invoke, api.Bounds{BodyBytes: 6 << 20, Timeout: 17 * time.Minute, Reading: 64, Running: 256})
 	// Fleet indexing.
 	routeIndex(s, r.index)
+	routeCommands(s, r.commands)
 
 	// Shadows.
 	api.Handle(s, iotdata.DeleteThingShadow, r.shadows.DeleteThingShadow)

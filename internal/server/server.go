@@ -17,6 +17,7 @@ import (
 	"flotilla/internal/audit"
 	"flotilla/internal/aws"
 	"flotilla/internal/bus"
+	"flotilla/internal/commands"
 	"flotilla/internal/function"
 	"flotilla/internal/gateway"
 	"flotilla/internal/gateway/domain"
@@ -64,6 +65,7 @@ type rooms struct {
 	shadows      *shadow.Shadows
 	jobs         *jobs.Jobs
 	ota          *ota.OTA
+	commands     *commands.Commands
 	index        *index.Index
 	rules        *rules.Engine
 	authorizers  *authorizer.Authorizers
@@ -193,6 +195,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	followThings(news, r.jobs)
 	cfg.OTA.Limits = cfg.Limits
 	r.ota = ota.New(cfg.OTA, ota.Deps{Account: acct, DB: db, Publisher: late, Objects: objects, Jobs: r.jobs, Tags: r.registry, Log: log, Metrics: metrics})
+	r.commands = commands.New(cfg.Commands, commands.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Events: r.account, Log: log})
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
 		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}}, Functions: functions,
@@ -232,6 +235,9 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	reserved.Handle("$aws/things/+/shadow/#", r.shadows.ServeMQTT)
 	reserved.Handle(jobs.Filter, r.jobs.ServeMQTT)
 	reserved.Handle(ota.Filter, r.ota.ServeMQTT)
+	for _, f := range commands.Filters() {
+		reserved.Handle(f, r.commands.ServeMQTT)
+	}
 	for _, f := range provision.Filters() {
 		reserved.Handle(f, r.templates.ServeMQTT)
 	}
@@ -267,6 +273,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	})
 	s.background(r.account.Run)
 	s.background(r.jobs.Run)
+	s.background(r.commands.Run)
 	outer := http.NewServeMux()
 	observe.Mount(outer, &s.health, metrics)
 	l, err := net.Listen("tcp", cfg.APIAddr)

@@ -24,6 +24,7 @@ func (r *rooms) taggable() map[string]registry.Exists {
 			_, err := r.certificates.DescribeCertificateProvider(ctx, &iot.DescribeCertificateProviderRequest{CertificateProviderName: name})
 			return err
 		},
+		"command": func(ctx context.Context, id string) error { return r.commands.Exists(ctx, id) },
 		"domainconfiguration": func(ctx context.Context, name string) error { // NAME/SUFFIX
 			configuration, _, _ := strings.Cut(name, "/")
 			out, err := r.domains.DescribeDomainConfiguration(ctx, &iot.DescribeDomainConfigurationRequest{DomainConfigurationName: configuration})
