@@ -201,6 +201,9 @@ func (x *Index) index(ctx context.Context, tx store.Tx, list []mark) error {
 			return fmt.Errorf("index: %s: %w", m.name, err)
 		}
 	}
+	if err := w.rows.flush(tx, x.db.Name()); err != nil {
+		return fmt.Errorf("index: %w", err)
+	}
 	x.db.AfterCommit(ctx, func() {
 		for kind, known := range w.known {
 			x.learn(int64(kind), known)
@@ -217,6 +220,7 @@ type writing struct {
 	known [kinds]map[string]int64 // numbers of fields
 
 	dynamic dynamicGroups
+	rows    rowChanges
 }
 
 func (w *writing) one(ctx context.Context, m mark) error {
@@ -287,7 +291,11 @@ func (w *writing) replace(m mark, old stored, doc query.Document, exists bool) e
 	} else if err := deleteDocument(w.tx, number); err != nil {
 		return err
 	}
-	return replaceRows(w.tx, number, before, after)
+	w.rows.replace(number, before, after)
+	if w.rows.rows < maxRowChanges {
+		return nil
+	}
+	return w.rows.flush(w.tx, w.x.db.Name())
 }
 
 // leads does, on one node, what concerns all: it looks for nodes that died, and indexes everything when that is due.

@@ -2,7 +2,9 @@ package index
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
+	"slices"
 
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/store"
@@ -55,57 +57,104 @@ func saveDocument(tx store.Tx, kind int64, name string, old stored, content []by
 	return n, err
 }
 
-// replaceRows writes the difference between the rows of a document.
-func replaceRows(tx store.Tx, document int64, from, to rows) error {
+// rowChanges are rows to be deleted and inserted at the end of a transaction, together: on PostgreSQL each statement is a
+// round trip. No row of theirs is read before.
+type rowChanges struct {
+	tables [3]tableChanges // index_term, index_number, index_location
+	rows   int
+}
+
+type tableChanges struct {
+	remove, add [][]any // values of the key; those to be added have the whole row
+}
+
+// maxRowChanges is how many rows wait at most.
+const maxRowChanges = 4096
+
+// index tables' statements, in the order of rowChanges.tables.
+var (
+	insertRows = [3]*store.Many{
+		store.NewMany(`INSERT INTO index_term (field, term, document, whole) VALUES `, `($, $, $, $)`, ``),
+		store.NewMany(`INSERT INTO index_number (field, number, document) VALUES `, `($, $, $)`, ``),
+		store.NewMany(`INSERT INTO index_location (field, lat, lon, document) VALUES `, `($, $, $, $)`, ``),
+	}
+	deleteRows = [3]*store.Many{
+		store.NewMany(`DELETE FROM index_term WHERE (field, term, document) IN (VALUES `, `(CAST($ AS BIGINT), $, CAST($ AS BIGINT))`, `)`),
+		store.NewMany(`DELETE FROM index_number WHERE (field, number, document) IN (VALUES `, `(CAST($ AS BIGINT), CAST($ AS DOUBLE PRECISION), CAST($ AS BIGINT))`, `)`),
+		store.NewMany(`DELETE FROM index_location WHERE (field, lat, lon, document) IN (VALUES `,
+			`(CAST($ AS BIGINT), CAST($ AS DOUBLE PRECISION), CAST($ AS DOUBLE PRECISION), CAST($ AS BIGINT))`, `)`),
+	}
+	// deleteRow is for SQLite, where a list is a table of its own.
+	deleteRow = [3]string{
+		`DELETE FROM index_term WHERE field = $1 AND term = $2 AND document = $3`,
+		`DELETE FROM index_number WHERE field = $1 AND number = $2 AND document = $3`,
+		`DELETE FROM index_location WHERE field = $1 AND lat = $2 AND lon = $3 AND document = $4`,
+	}
+)
+
+// replace notes the difference between the rows of a document.
+func (c *rowChanges) replace(document int64, from, to rows) {
 	for t, whole := range from.terms {
 		if now, has := to.terms[t]; !has || now != whole {
-			if _, err := tx.Exec(`DELETE FROM index_term WHERE field = $1 AND term = $2 AND document = $3`, t.field, t.text, document); err != nil {
-				return err
-			}
+			c.remove(0, t.field, t.text, document)
 		}
 	}
 	for t, whole := range to.terms {
 		if was, has := from.terms[t]; !has || was != whole {
-			if _, err := tx.Exec(`INSERT INTO index_term (field, term, document, whole) VALUES ($1, $2, $3, $4)`, t.field, t.text, document, whole); err != nil {
-				return err
-			}
+			c.add(0, t.field, t.text, document, whole)
 		}
 	}
-	err := difference(from.numbers, to.numbers, func(n number) error {
-		_, err := tx.Exec(`DELETE FROM index_number WHERE field = $1 AND number = $2 AND document = $3`, n.field, n.n, document)
-		return err
-	}, func(n number) error {
-		_, err := tx.Exec(`INSERT INTO index_number (field, number, document) VALUES ($1, $2, $3)`, n.field, n.n, document)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return difference(from.locations, to.locations, func(l location) error {
-		_, err := tx.Exec(`DELETE FROM index_location WHERE field = $1 AND lat = $2 AND lon = $3 AND document = $4`, l.field, l.lat, l.lon, document)
-		return err
-	}, func(l location) error {
-		_, err := tx.Exec(`INSERT INTO index_location (field, lat, lon, document) VALUES ($1, $2, $3, $4)`, l.field, l.lat, l.lon, document)
-		return err
-	})
+	difference(from.numbers, to.numbers,
+		func(n number) { c.remove(1, n.field, n.n, document) }, func(n number) { c.add(1, n.field, n.n, document) })
+	difference(from.locations, to.locations,
+		func(l location) { c.remove(2, l.field, l.lat, l.lon, document) }, func(l location) { c.add(2, l.field, l.lat, l.lon, document) })
 }
 
-func difference[K comparable](from, to map[K]struct{}, remove, add func(K) error) error {
+func (c *rowChanges) remove(table int, key ...any) {
+	c.tables[table].remove = append(c.tables[table].remove, key)
+	c.rows++
+}
+
+func (c *rowChanges) add(table int, row ...any) {
+	c.tables[table].add = append(c.tables[table].add, row)
+	c.rows++
+}
+
+// flush writes what was noted, in the order of the fields, as a table has them.
+func (c *rowChanges) flush(tx store.Tx, engine string) error {
+	for i := range c.tables {
+		t := &c.tables[i]
+		if engine == "sqlite" {
+			for _, key := range t.remove {
+				if _, err := tx.Exec(deleteRow[i], key...); err != nil {
+					return err
+				}
+			}
+		} else if _, err := deleteRows[i].Exec(tx, flat(t.remove)); err != nil {
+			return err
+		}
+		slices.SortStableFunc(t.add, func(a, b []any) int { return cmp.Compare(a[0].(int64), b[0].(int64)) })
+		if _, err := insertRows[i].Exec(tx, flat(t.add)); err != nil {
+			return err
+		}
+	}
+	*c = rowChanges{}
+	return nil
+}
+
+func flat(list [][]any) []any { return slices.Concat(list...) }
+
+func difference[K comparable](from, to map[K]struct{}, remove, add func(K)) {
 	for k := range from {
 		if _, stays := to[k]; !stays {
-			if err := remove(k); err != nil {
-				return err
-			}
+			remove(k)
 		}
 	}
 	for k := range to {
 		if _, was := from[k]; !was {
-			if err := add(k); err != nil {
-				return err
-			}
+			add(k)
 		}
 	}
-	return nil
 }
 
 func deleteDocument(tx store.Tx, number int64) error {
