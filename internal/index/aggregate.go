@@ -70,17 +70,12 @@ func (x *Index) values(tx store.Tx, s *settings, kind int64, q *query.Query, fie
 	if err != nil {
 		return nil, err
 	}
-	c, where, err := x.compile(tx, kind, q, false, n, kind)
+	c, where, err := x.compile(tx, kind, q, false, n)
 	if err != nil {
 		return nil, err
 	}
 	v.args = c.args
-	v.where = "v.field = $1"
-	if _, all := q.Root.(query.Everything); !all {
-		v.where += " AND v.document IN (SELECT d.number FROM index_document d WHERE +d.kind = $2 AND " + where + ")"
-	} else {
-		v.args = v.args[:1]
-	}
+	v.where = "v.field = $1 AND " + where // a field is of one index, and so are the documents that have it
 	if v.typ == iot.FieldTypeNumber {
 		v.table, v.value = "index_number", "number"
 	} else {

@@ -9,9 +9,10 @@ import (
 	"flotilla/internal/index/query"
 )
 
-// compiler turns a query into a condition on d, a row of index_document.
+// compiler turns a query into a condition on a column that has numbers of documents.
 type compiler struct {
 	kind   int64
+	column string
 	fields map[string]int64
 	args   []any
 	// common tells that so many documents have a term that looking at each document is better than listing them.
@@ -89,11 +90,11 @@ func (c *compiler) term(t *query.Term) string {
 	}
 	parts := make([]string, len(sets))
 	for i, s := range sets {
-		parts[i] = "d.number IN (SELECT document FROM " + s.table + " WHERE " + s.where + ")"
+		parts[i] = c.column + " IN (SELECT document FROM " + s.table + " WHERE " + s.where + ")"
 		if s.field != 0 && c.common != nil && c.err == nil {
 			common, err := c.common(s.field, s.text)
 			if c.err = err; common {
-				parts[i] = "EXISTS (SELECT 1 FROM " + s.table + " WHERE " + s.where + " AND document = d.number)"
+				parts[i] = "EXISTS (SELECT 1 FROM " + s.table + " WHERE " + s.where + " AND document = " + c.column + ")"
 			}
 		}
 	}

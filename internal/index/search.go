@@ -96,13 +96,15 @@ func (x *Index) compiler(tx store.Tx, kind int64, q *query.Query, args ...any) (
 	return c, nil
 }
 
-// compile makes the condition of a query. listing prefers one that gives first rows soon.
+// compile makes the condition of a query: when listing, one on d.number that gives first rows soon, else one on v.document.
 func (x *Index) compile(tx store.Tx, kind int64, q *query.Query, listing bool, args ...any) (*compiler, string, error) {
 	c, err := x.compiler(tx, kind, q, args...)
 	if err != nil {
 		return nil, "", err
 	}
+	c.column = "v.document"
 	if listing {
+		c.column = "d.number"
 		c.common = func(field int64, text string) (bool, error) {
 			var n int
 			err := tx.QueryRow(`SELECT COUNT(*) FROM (SELECT 1 AS one FROM index_term WHERE field = $1 AND term = $2 LIMIT $3) AS found`, field, text, commonFrom).Scan(&n)

@@ -262,6 +262,10 @@ func TestSearchIsEvaluation(t *testing.T) {
 					t.Errorf("%s, %v\n finds %s\n  not  %s", text, try, got, want)
 				}
 			}
+			st := ok[*iot.GetStatisticsResponse](t)(w.GetStatistics(w.ctx, &iot.GetStatisticsRequest{QueryString: text})).Statistics
+			if int(*st.Count) != len(names) {
+				t.Errorf("%s\n counts %d, not %d", text, *st.Count, len(names))
+			}
 			if t.Failed() {
 				return
 			}
