@@ -4,7 +4,7 @@
 //	go run ./bench/index [-things 1000000] [-reps 50] [-duration 20s] [-dir DIR] [-store URL]
 //
 // It fills a store by SQL, in the order of the keys and with the index, and asks a server of its own by its API and by MQTT.
-// With -build the server indexes what is there first, which takes hours of a busy machine for a million. A JSON line a measurement has the median, the 99th percentile and the worst, in milliseconds, and the server's CPU. A store of SQLite
+// With -build the server indexes what is there first, which takes the better part of an hour for a million. A JSON line a measurement has the median, the 99th percentile and the worst, in milliseconds, and the server's CPU. A store of SQLite
 // stays in -dir if that is given, and is filled only once. -store names an empty PostgreSQL database;
 // bench/postgres.sh makes one.
 package main
