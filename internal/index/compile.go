@@ -13,6 +13,9 @@ import (
 type compiler struct {
 	kind   int64
 	column string
+	// hashed has the engine make each list of documents once and look documents up in it. PostgreSQL would else join lists
+	// of which it knows not how long they are, one document of the one with all of the other.
+	hashed bool
 	fields map[string]int64
 	args   []any
 	// common tells that so many documents have a term that looking at each document is better than listing them.
@@ -91,6 +94,9 @@ func (c *compiler) term(t *query.Term) string {
 	parts := make([]string, len(sets))
 	for i, s := range sets {
 		parts[i] = c.column + " IN (SELECT document FROM " + s.table + " WHERE " + s.where + ")"
+		if c.hashed {
+			parts[i] = "(" + parts[i] + ") IS TRUE"
+		}
 		if s.field != 0 && c.common != nil && c.err == nil {
 			common, err := c.common(s.field, s.text)
 			if c.err = err; common {

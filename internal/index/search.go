@@ -102,9 +102,9 @@ func (x *Index) compile(tx store.Tx, kind int64, q *query.Query, listing bool, a
 	if err != nil {
 		return nil, "", err
 	}
-	c.column = "v.document"
+	c.column, c.hashed = "v.document", true
 	if listing {
-		c.column = "d.number"
+		c.column, c.hashed = "d.number", x.db.Name() != "sqlite" // which begins with the list
 		c.common = func(field int64, text string) (bool, error) {
 			var n int
 			err := tx.QueryRow(`SELECT COUNT(*) FROM (SELECT 1 AS one FROM index_term WHERE field = $1 AND term = $2 LIMIT $3) AS found`, field, text, commonFrom).Scan(&n)
