@@ -1,6 +1,8 @@
 package jobs_test
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -18,7 +20,7 @@ type modelExecution struct {
 	number   int64
 	status   string
 	version  int64
-	order    int // of its queueing
+	queued   time.Time
 	deadline time.Time
 	retries  int // that are left
 }
@@ -27,16 +29,14 @@ func (e *modelExecution) pending() bool { return e.status == "QUEUED" || e.statu
 
 // model is the reference of the execution state machine: the executions of one thing.
 type model struct {
-	now  time.Time
-	all  []*modelExecution
-	made int
+	now time.Time
+	all []*modelExecution
 }
 
 const modelTimeout = 10 * time.Minute
 
 func (m *model) queue(job string, number int64, retries int) {
-	m.made++
-	m.all = append(m.all, &modelExecution{job: job, number: number, status: "QUEUED", version: 1, order: m.made, retries: retries})
+	m.all = append(m.all, &modelExecution{job: job, number: number, status: "QUEUED", version: 1, queued: m.now, retries: retries})
 }
 
 // latest is the last execution of a job.
@@ -49,10 +49,10 @@ func (m *model) latest(job string) (found *modelExecution) {
 	return found
 }
 
-// next is what the thing is to do: what is in progress before what is queued, the oldest first.
+// next is what the thing is to do: what is in progress before what is queued, the oldest first, of equal ones by the job.
 func (m *model) next() (found *modelExecution) {
 	for _, e := range m.all {
-		if e.pending() && (found == nil || rank(e) < rank(found) || rank(e) == rank(found) && e.order < found.order) {
+		if e.pending() && (found == nil || cmp.Or(cmp.Compare(rank(e), rank(found)), e.queued.Compare(found.queued), cmp.Compare(e.job, found.job)) < 0) {
 			found = e
 		}
 	}
@@ -81,6 +81,22 @@ func (m *model) pass(d time.Duration) {
 		}
 	}
 }
+
+// cancel ends what a canceled job has queued, with force also what is in progress; nothing of it is tried again.
+func (m *model) cancel(job string, force bool) {
+	for _, e := range m.all {
+		if e.job != job {
+			continue
+		}
+		e.retries = 0
+		if e.status == "QUEUED" || e.status == "IN_PROGRESS" && force {
+			m.to(e, "CANCELED")
+		}
+	}
+}
+
+// forget deletes executions.
+func (m *model) forget(which func(*modelExecution) bool) { m.all = slices.DeleteFunc(m.all, which) }
 
 // update is what the thing's update is answered with: "" or the code of a refusal.
 func (m *model) update(e *modelExecution, status string, expected int64) string {
@@ -115,8 +131,10 @@ func run(t *testing.T, w *world, r *rand.Rand, prefix string) {
 	m := &model{now: w.clock()}
 	pass := func(d time.Duration) { w.pass(d); m.pass(d) }
 	var ids []string
-	for step := range 150 {
-		pass(time.Second) // no two things happen at once
+	canceled, deleted := map[string]bool{}, map[string]bool{}
+	for step := range 200 {
+		pass(time.Second)                                             // no two things happen at once
+		same(t, w, m, name, ids, fmt.Sprintf("step %d begins", step)) // timers have done their work
 		if len(ids) < 3 || r.IntN(12) == 0 {
 			id := fmt.Sprintf("%s-%d", prefix, len(ids))
 			ids = append(ids, id)
@@ -130,7 +148,7 @@ func run(t *testing.T, w *world, r *rand.Rand, prefix string) {
 		id := ids[r.IntN(len(ids))]
 		e := m.latest(id)
 		did := ""
-		switch r.IntN(6) {
+		switch r.IntN(10) {
 		case 0:
 			did = "start-next"
 			a := w.accepted(name, "start-next", ``)
@@ -148,7 +166,11 @@ func run(t *testing.T, w *world, r *rand.Rand, prefix string) {
 			}
 		case 1, 2, 3:
 			status := []string{"IN_PROGRESS", "IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"}[r.IntN(5)]
-			expected := []int64{0, 0, e.version, e.version + 1}[r.IntN(4)]
+			version := int64(1)
+			if e != nil {
+				version = e.version
+			}
+			expected := []int64{0, 0, version, version + 1}[r.IntN(4)]
 			did = fmt.Sprintf("update of %s to %s, version %d", id, status, expected)
 			payload := fmt.Sprintf(`{"status":%q}`, status)
 			if expected != 0 {
@@ -163,7 +185,7 @@ func run(t *testing.T, w *world, r *rand.Rand, prefix string) {
 			force := r.IntN(2) == 0
 			did = fmt.Sprintf("cancellation of %s, force %v", id, force)
 			_, err := w.CancelJobExecution(t.Context(), &iot.CancelJobExecutionRequest{JobId: id, ThingName: name, Force: &force})
-			if may := e.status == "QUEUED" || e.status == "IN_PROGRESS" && force; may != (err == nil) {
+			if may := e != nil && (e.status == "QUEUED" || e.status == "IN_PROGRESS" && force); may != (err == nil) {
 				t.Fatalf("step %d: %s: %v, the reference %+v", step, did, err, e)
 			} else if may {
 				m.to(e, "CANCELED")
@@ -171,11 +193,43 @@ func run(t *testing.T, w *world, r *rand.Rand, prefix string) {
 		case 5:
 			did = "time passes"
 			pass(time.Duration(r.IntN(5)) * time.Minute)
+		case 6, 7:
+			if e == nil {
+				continue
+			}
+			force := r.IntN(2) == 0
+			did = fmt.Sprintf("deletion of %s/%d, force %v", id, e.number, force)
+			_, err := w.DeleteJobExecution(t.Context(), &iot.DeleteJobExecutionRequest{JobId: id, ThingName: name, ExecutionNumber: e.number, Force: &force})
+			if may := force || !e.pending(); may != (err == nil) {
+				t.Fatalf("step %d: %s: %v, the reference %+v", step, did, err, e)
+			} else if may {
+				m.forget(func(x *modelExecution) bool { return x == e })
+			}
+		case 8:
+			force := r.IntN(2) == 0
+			did = fmt.Sprintf("cancellation of the job %s, force %v", id, force)
+			// One that has nothing left may be COMPLETED, or be on the way to that.
+			if _, err := w.CancelJob(t.Context(), &iot.CancelJobRequest{JobId: id, Force: &force}); err != nil && e != nil && e.pending() && !canceled[id] {
+				t.Fatalf("step %d: %s: %v, the reference %+v", step, did, err, e)
+			} else if err == nil {
+				canceled[id] = true
+				m.cancel(id, force)
+			}
+		case 9:
+			if r.IntN(4) > 0 {
+				continue
+			}
+			did = "deletion of the job " + id
+			if _, err := w.DeleteJob(t.Context(), &iot.DeleteJobRequest{JobId: id, Force: new(true)}); err != nil && !deleted[id] {
+				t.Fatalf("step %d: %s: %v", step, did, err)
+			}
+			deleted[id] = true
+			m.forget(func(x *modelExecution) bool { return x.job == id })
 		}
 		same(t, w, m, name, ids, fmt.Sprintf("step %d: %s", step, did))
 	}
 	for _, id := range ids { // the next run begins without
-		if _, err := w.DeleteJob(t.Context(), &iot.DeleteJobRequest{JobId: id, Force: new(true)}); err != nil {
+		if _, err := w.DeleteJob(t.Context(), &iot.DeleteJobRequest{JobId: id, Force: new(true)}); err != nil && !deleted[id] {
 			t.Fatal(err)
 		}
 		w.eventually("it is deleted", func() bool {
@@ -191,6 +245,10 @@ func same(t *testing.T, w *world, m *model, name string, ids []string, did strin
 	want := ""
 	for _, id := range ids {
 		e := m.latest(id)
+		if e == nil {
+			want += id + " none\n"
+			continue
+		}
 		want += fmt.Sprintf("%s/%d %s v%d\n", id, e.number, e.status, e.version)
 	}
 	got := ""
@@ -198,6 +256,10 @@ func same(t *testing.T, w *world, m *model, name string, ids []string, did strin
 		got = ""
 		for _, id := range ids {
 			out, err := w.DescribeJobExecution(t.Context(), &iot.DescribeJobExecutionRequest{JobId: id, ThingName: name})
+			if _, none := errors.AsType[*iot.ResourceNotFoundException](err); none {
+				got += id + " none\n"
+				continue
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
