@@ -138,7 +138,7 @@ func (f *Fleet) change(ctx context.Context, m *member) {
 	m.desired.mu.Unlock()
 }
 
-// createJobs creates the jobs one by one; the first when a tenth of the time is over, none in the last fifth.
+// createJobs creates the jobs one by one, from a tenth of the time on and before its last fifth.
 func (f *Fleet) createJobs(ctx context.Context) error {
 	for i := range f.Scenario.Jobs.Count {
 		at := time.Duration(f.Scenario.Duration) / 10 * time.Duration(10+70*i/max(1, f.Scenario.Jobs.Count)) / 10

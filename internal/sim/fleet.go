@@ -121,7 +121,12 @@ func (f *Fleet) run(ctx context.Context) error {
 	defer cancel()
 	g, gctx := errgroup.WithContext(timed)
 	g.Go(func() error { return f.changeDesired(gctx) })
-	g.Go(func() error { return f.createJobs(gctx) })
+	g.Go(func() error {
+		// All jobs are created, even if a slow service makes the last one late.
+		jctx, cancel := context.WithTimeout(ctx, time.Duration(f.Scenario.Duration)+patience)
+		defer cancel()
+		return f.createJobs(jctx)
+	})
 	g.Go(func() error {
 		tick := time.NewTicker(500 * time.Millisecond)
 		defer tick.Stop()
