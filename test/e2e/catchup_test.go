@@ -42,7 +42,8 @@ func desired(t *testing.T, n *servertest.Node, state string) int64 {
 	return parse(t, out.Payload).Version
 }
 
-// away leaves a persistent session behind that listens to deltas.
+// away leaves a persistent session behind that listens to deltas. clientID has not been connected before: that its end is known means that
+// it is stored.
 func away(t *testing.T, n *servertest.Node, id servertest.Identity, clientID string) {
 	t.Helper()
 	dev := connect5(t, n, id, clientID, persistent)
@@ -131,19 +132,19 @@ func TestCatchUpWithNothing(t *testing.T) {
 	pump(t, d.Node(0))
 	id := d.Node(0).Identity(t, "pump", shadowPolicy...)
 	data := d.Node(0).Data()
-	for name, end := range map[string]func(){
-		"taken back": func() { desired(t, d.Node(0), `{"speed":null,"mode":null}`) },
+	for clientID, end := range map[string]func(){
+		"taken-back": func() { desired(t, d.Node(0), `{"speed":null,"mode":null}`) },
 		"deleted": func() {
 			if _, err := data.DeleteThingShadow(t.Context(), &iotdataplane.DeleteThingShadowInput{ThingName: new("pump")}); err != nil {
 				t.Fatal(err)
 			}
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			away(t, d.Node(1), id, "pump")
+		t.Run(clientID, func(t *testing.T) {
+			away(t, d.Node(1), id, clientID)
 			desire(t, d, 10)
 			end()
-			dev := connect5(t, d.Node(0), id, "pump", persistent)
+			dev := connect5(t, d.Node(0), id, clientID, persistent)
 			dev.subscribe(t, 1, pumpGet+"/accepted", pumpGet+"/rejected")
 			dev.publish(t, pumpGet, "", 1)
 			if m := dev.next(t); m.Topic == pumpDelta {
