@@ -168,11 +168,14 @@ func (d *Directory) Buckets() (list []Info, err error) {
 }
 
 // List gives up to limit objects of a bucket in the order of their keys: those whose keys begin with prefix and come
-// after another. Its work grows with the bucket, its memory with limit.
+// after another. Its work grows with the directories that are neither before nor behind those, its memory with limit.
 func (d *Directory) List(ctx context.Context, bucket, prefix, after string, limit int) (list []Info, err error) {
+	most := "" // the key that none may follow, once there are limit of them
 	trim := func() {
 		slices.SortFunc(list, func(a, b Info) int { return cmp.Compare(a.Key, b.Key) })
-		list = list[:min(len(list), limit)]
+		if list = list[:min(len(list), limit)]; limit > 0 && len(list) == limit {
+			most = list[limit-1].Key
+		}
 	}
 	err = fs.WalkDir(d.root.FS(), bucket, func(name string, e fs.DirEntry, err error) error {
 		if err := ctx.Err(); err != nil {
@@ -187,12 +190,16 @@ func (d *Directory) List(ctx context.Context, bucket, prefix, after string, limi
 		key := strings.TrimPrefix(name, bucket+"/")
 		if e.IsDir() {
 			dir := key + "/"
-			if name != bucket && !strings.HasPrefix(dir, prefix) && !strings.HasPrefix(prefix, dir) {
+			switch {
+			case name == bucket:
+			case !strings.HasPrefix(dir, prefix) && !strings.HasPrefix(prefix, dir),
+				dir < after && !strings.HasPrefix(after, dir), after == dir+"\xff", // before
+				most != "" && dir > most: // behind
 				return fs.SkipDir
 			}
 			return nil
 		}
-		if !e.Type().IsRegular() || Temporary(e.Name()) || !strings.HasPrefix(key, prefix) || key <= after {
+		if !e.Type().IsRegular() || Temporary(e.Name()) || !strings.HasPrefix(key, prefix) || key <= after || most != "" && key > most {
 			return nil
 		}
 		f, err := e.Info()

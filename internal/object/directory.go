@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // Directory stores objects as files <dir>/<bucket>/<key>.
@@ -57,6 +58,9 @@ const maxElement = 240
 func checkPath(key string) error {
 	if strings.ContainsRune(key, 0) {
 		return errors.New("key has a NUL byte")
+	}
+	if !utf8.ValidString(key) {
+		return errors.New("key is not UTF-8")
 	}
 	for element := range strings.SplitSeq(key, "/") {
 		switch {

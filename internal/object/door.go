@@ -405,6 +405,9 @@ func (d *Door) list(w http.ResponseWriter, r *http.Request, op Operation) (int, 
 			return 0, err
 		}
 		for _, o := range page {
+			if o.Key <= last {
+				continue // the common prefix before stands for it
+			}
 			if out.KeyCount == out.MaxKeys {
 				out.IsTruncated, full = true, true
 				break
@@ -414,7 +417,7 @@ func (d *Door) list(w http.ResponseWriter, r *http.Request, op Operation) (int, 
 				out.CommonPrefixes = append(out.CommonPrefixes, commonPrefix{encode(prefix)})
 				out.KeyCount++
 				last = prefix + "\xff" // behind all that it stands for
-				break
+				continue
 			}
 			out.Contents = append(out.Contents, content{encode(o.Key), o.Modified.UTC().Format(isoTime), etag(o.Version), o.Size, "STANDARD"})
 			out.KeyCount++
