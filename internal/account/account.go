@@ -57,7 +57,7 @@ func New(d Deps) *Account {
 		d.MaxEvents = maxEvents
 	}
 	a := &Account{Deps: d, wake: make(chan struct{}, 1), dropped: prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "flotilla_account_events_dropped_total", Help: "Events that were not published, as too many waited.",
+		Name: "flotilla_account_events_dropped_total", Help: "Events that were not published, or not to all, as too many waited, a queue was full or no message can have their topic.",
 	})}
 	if d.Metrics != nil {
 		d.Metrics.MustRegister(a.dropped)

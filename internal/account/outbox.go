@@ -3,6 +3,7 @@ package account
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -20,6 +21,8 @@ const (
 	publishTime = 10 * time.Second
 	// retryAfter is how long a node waits after it could not publish.
 	retryAfter = time.Second
+	// keptBackFor is how long an event is waited with that can't be kept for all who are owed it.
+	keptBackFor = time.Minute
 	// orphanedAfter is when a node is thought not to publish its events any more.
 	orphanedAfter = time.Minute
 )
@@ -52,7 +55,7 @@ func (a *Account) Enabled(ctx context.Context, eventType string) bool {
 }
 
 // Emit publishes an event, a JSON document, at least once after the Write in ctx has committed, also when this node ends
-// meanwhile. Where Deps.MaxEvents of this node wait to be published it is dropped instead, and counted.
+// meanwhile; see deliver for what can't be. Where Deps.MaxEvents of this node wait to be published it is dropped instead, and counted.
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/iot-events.html
 func (a *Account) Emit(ctx context.Context, topic string, payload []byte) error {
@@ -145,7 +148,7 @@ func (a *Account) publish(ctx context.Context) error {
 		}
 		var failed error
 		for i, e := range list {
-			if failed = a.publishOne(ctx, e); failed != nil {
+			if failed = a.deliver(ctx, e); failed != nil {
 				list = list[:i]
 				break
 			}
@@ -178,10 +181,26 @@ func (a *Account) published(n int) {
 	}
 }
 
-func (a *Account) publishOne(ctx context.Context, e outEvent) error {
+// deliver publishes an event. One that never can be, or that a queue has had no room for a minute for, must not keep back
+// all that follow: the former is dropped, the latter goes to who is connected alone. Both are counted.
+func (a *Account) deliver(ctx context.Context, e outEvent) error {
+	err := a.publishOne(ctx, e, 1)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, mqtt.TopicNameInvalid):
+		a.Log.Warn("an event has a topic that no message can have", "topic", e.topic, "err", err)
+	case ctx.Err() != nil || a.Now().UnixMilli()-e.at < keptBackFor.Milliseconds() || a.publishOne(ctx, e, 0) != nil:
+		return err
+	}
+	a.dropped.Inc()
+	return nil
+}
+
+func (a *Account) publishOne(ctx context.Context, e outEvent, qos byte) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTime)
 	defer cancel()
-	return a.Publisher.Publish(ctx, &mqtt.Message{Topic: e.topic, Payload: e.payload, QoS: 1, Received: time.UnixMilli(e.at)})
+	return a.Publisher.Publish(ctx, &mqtt.Message{Topic: e.topic, Payload: e.payload, QoS: qos, Received: time.UnixMilli(e.at)})
 }
 
 // adopt takes over events that their node has not published for long.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 type broker struct {
 	mu     sync.Mutex
 	refuse bool
+	full   bool // a queue, for ever
 	asked  int
 	got    []string
 	now    time.Time
@@ -31,7 +33,10 @@ func (b *broker) Publish(_ context.Context, m *mqtt.Message) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked++
-	if b.refuse {
+	if err := mqtt.ValidTopicName(m.Topic); err != nil {
+		return err
+	}
+	if b.refuse || b.full && m.QoS > 0 {
 		return errors.New("full")
 	}
 	b.got = append(b.got, m.Topic+" "+string(m.Payload))
@@ -128,6 +133,28 @@ func TestEventsArePublished(t *testing.T) {
 		if d := cmp.Diff(topics(150), b.got); d != "" {
 			t.Error(d)
 		}
+		b.wait(t, "rows to go", func() bool { return rows(t, db) == 0 })
+	})
+}
+
+// An event that can't be published, of names as long as names may be, or for somebody whose queue is full, keeps others
+// back no longer than a minute.
+func TestEventsThatCanNotBe(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		b := &broker{now: time.Now(), full: true}
+		a := account.New(account.Deps{DB: db, Publisher: b, NodeID: "a", Now: b.clock})
+		name := strings.Repeat("n", 128)
+		err := db.Write(t.Context(), func(ctx context.Context, _ store.Tx) error {
+			return a.Emit(ctx, "$aws/events/thingGroupMembership/thingGroup/"+name+"/thing/"+name+"/added", []byte("{}"))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		emit(t, db, a, 0, 3, nil)
+		defer run(a)()
+		b.wait(t, "an attempt", func() bool { return b.asked > 0 })
+		b.set(func() { b.now = b.now.Add(2 * time.Minute) })
+		b.wait(t, "those behind", func() bool { return len(b.got) == 3 })
 		b.wait(t, "rows to go", func() bool { return rows(t, db) == 0 })
 	})
 }
