@@ -35,6 +35,7 @@ type world struct {
 	mu       sync.Mutex
 	now      time.Time
 	messages []*mqtt.Message
+	fail     error // of Publish
 	tags     map[string]int
 }
 
@@ -59,6 +60,9 @@ func (w *world) DescribeThing(_ context.Context, in *iot.DescribeThingRequest) (
 func (w *world) Publish(_ context.Context, m *mqtt.Message) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.fail != nil {
+		return w.fail
+	}
 	w.messages = append(w.messages, m)
 	return nil
 }

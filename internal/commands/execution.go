@@ -140,10 +140,11 @@ func (c *Commands) event(ctx context.Context, e *execution) error {
 }
 
 // StartCommandExecution sends a command to a thing or to a client that is no thing: once it returns the request is kept for
-// the device's session. The same client token again gives the same execution.
+// the device's session. The same request with its client token again gives the same execution, and sends it if that failed.
 //
 // Errors: iotjobsdata.ValidationException, ResourceNotFoundException (command, thing), ConflictException (the command is
-// deprecated or is being deleted), ServiceQuotaExceededException (executions that the device has not ended).
+// deprecated or is being deleted, the token is of another request), ServiceQuotaExceededException (executions that the
+// device has not ended).
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_iot-jobs-data_StartCommandExecution.html
 func (c *Commands) StartCommandExecution(ctx context.Context, in *iotjobsdata.StartCommandExecutionRequest) (*iotjobsdata.StartCommandExecutionResponse, error) {
 	target, ok := c.targetOf(in.TargetArn)
@@ -164,8 +165,15 @@ func (c *Commands) StartCommandExecution(ctx context.Context, in *iotjobsdata.St
 	if e.timeout < 1 || e.timeout > maxTimeout {
 		return nil, invalidStart("executionTimeoutSeconds is between 1 and %d", maxTimeout)
 	}
-	if len(e.token) > 64 {
-		return nil, invalidStart("clientToken has at most 64 characters")
+	if len(e.token) > 64 || strings.Contains(e.token, unsent) {
+		return nil, invalidStart("clientToken has at most 64 characters, none a space")
+	}
+	size := 0
+	for name, v := range e.parameters {
+		size += len(name) + len(textOf(v))
+	}
+	if size > maxPayload {
+		return nil, invalidStart("Parameters have at most %d bytes, as payloads", maxPayload)
 	}
 	e.due = e.created + 1000*e.timeout
 	if name, is := strings.CutPrefix(target, "thing/"); is {
@@ -177,27 +185,57 @@ func (c *Commands) StartCommandExecution(ctx context.Context, in *iotjobsdata.St
 			return nil, err
 		}
 	}
-	m, again, err := c.start(ctx, e)
+	e, m, err := c.start(ctx, e)
+	if err == nil && m != nil {
+		err = c.send(ctx, e, m)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if again == "" {
-		if err := c.send(ctx, e, m); err != nil {
-			return nil, err
-		}
-		again = e.id
-	}
-	return &iotjobsdata.StartCommandExecutionResponse{ExecutionId: &again}, nil
+	return &iotjobsdata.StartCommandExecutionResponse{ExecutionId: &e.id}, nil
 }
 
-// start writes a new execution; again is the one that its token has started before.
-func (c *Commands) start(ctx context.Context, e *execution) (m *mqtt.Message, again string, err error) {
+// unsent begins the token of an execution that could not be sent; no client's token has a space.
+const unsent = " "
+
+// earlier is the execution that the token of another has started before; nil when there is none.
+func earlier(tx store.Tx, e *execution) (*execution, error) {
+	if e.token == "" {
+		return nil, nil
+	}
+	list, err := executions(tx, `SELECT `+executionColumns+` FROM command_execution WHERE token IN ($1, $2)`, e.token, unsent+e.token)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	was := list[0]
+	before, err := json.Marshal(was.parameters)
+	if err != nil {
+		return nil, err
+	}
+	now, err := json.Marshal(e.parameters)
+	if err != nil {
+		return nil, err
+	}
+	same := string(before) == string(now) || len(was.parameters)+len(e.parameters) == 0
+	if !same || was.target != e.target || was.command != e.command || was.timeout != e.timeout {
+		return nil, &iotjobsdata.ConflictException{Message: "The client token is that of another request", ResourceId: e.command}
+	}
+	return was, nil
+}
+
+// start writes a new execution and gives it with its message, or the one that its token has started before; without a
+// message if that was sent, or has ended.
+func (c *Commands) start(ctx context.Context, e *execution) (out *execution, m *mqtt.Message, err error) {
 	err = c.DB.Write(ctx, func(ctx context.Context, tx store.Tx) error {
-		again = ""
-		if e.token != "" {
-			err := tx.QueryRow(`SELECT id FROM command_execution WHERE token = $1`, e.token).Scan(&again)
-			if !errors.Is(err, store.ErrNotFound) {
-				return err
+		out, m = e, nil
+		was, err := earlier(tx, e)
+		if err != nil {
+			return err
+		}
+		if was != nil {
+			out = was
+			if was.due == 0 || !strings.HasPrefix(was.token, unsent) {
+				return nil
 			}
 		}
 		def, err := selectCommand(tx, e.command)
@@ -218,7 +256,11 @@ func (c *Commands) start(ctx context.Context, e *execution) (m *mqtt.Message, ag
 		if err != nil {
 			return err
 		}
-		m = request(e, payload, contentType)
+		m = request(out, payload, contentType)
+		if was != nil {
+			_, err := tx.Exec(`UPDATE command_execution SET token = $3 WHERE target = $1 AND id = $2`, was.target, was.id, e.token)
+			return err
+		}
 		var active int
 		err = tx.QueryRow(`SELECT COUNT(*) FROM (SELECT 1 AS one FROM command_execution WHERE due > 0 AND target = $1 LIMIT $2) AS active`, e.target, c.cfg.MaxActive).Scan(&active)
 		if err != nil {
@@ -230,7 +272,7 @@ func (c *Commands) start(ctx context.Context, e *execution) (m *mqtt.Message, ag
 		e.modified = e.created
 		return errors.Join(insertExecution(tx, e), c.event(ctx, e))
 	})
-	return m, again, err
+	return out, m, err
 }
 
 // request is the message that a device gets.
@@ -259,10 +301,20 @@ func request(e *execution, payload []byte, contentType string) *mqtt.Message {
 func (c *Commands) send(ctx context.Context, e *execution, m *mqtt.Message) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTime)
 	defer cancel()
-	if err := c.Publisher.Publish(ctx, m); err != nil {
-		return fmt.Errorf("commands: execution %s: %w", e.id, err)
+	err := c.Publisher.Publish(ctx, m)
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("commands: execution %s: %w", e.id, err)
+	if e.token == "" {
+		return err
+	}
+	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), publishTime)
+	defer cancel()
+	return errors.Join(err, c.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
+		_, err := tx.Exec(`UPDATE command_execution SET token = $3 WHERE target = $1 AND id = $2`, e.target, e.id, unsent+strings.TrimPrefix(e.token, unsent))
+		return err
+	}))
 }
 
 func parametersOf(in map[string]*iotjobsdata.CommandParameterValue) map[string]*iot.CommandParameterValue {

@@ -263,11 +263,11 @@ func payloadOf(def *iot.CreateCommandRequest, given map[string]*iot.CommandParam
 		return def.Payload.Content, value(def.Payload.ContentType), nil
 	}
 	text := []byte(fill(*def.PayloadTemplate, values, timeout))
-	if !json.Valid(text) {
-		return nil, "", invalid("The payload is not JSON with these parameters")
-	}
 	if len(text) > maxPayload {
 		return nil, "", invalid("The payload has more than %d bytes", maxPayload)
+	}
+	if !json.Valid(text) {
+		return nil, "", invalid("The payload is not JSON with these parameters")
 	}
 	if p := def.Preprocessor; p == nil || p.AwsJsonSubstitution == nil || p.AwsJsonSubstitution.OutputFormat != iot.OutputFormatCbor {
 		return text, typeJSON, nil
@@ -306,7 +306,7 @@ func numbers(v any) any {
 	return v
 }
 
-// fill puts values into a template.
+// fill puts values into a template; what is longer than a payload may be ends anywhere.
 func fill(template string, values map[string]*iot.CommandParameterValue, timeout int64) string {
 	valueOf := func(m []string) *iot.CommandParameterValue {
 		if m[2] != "" {
@@ -318,7 +318,7 @@ func fill(template string, values map[string]*iot.CommandParameterValue, timeout
 	rest := template
 	for {
 		at := placeholder.FindStringSubmatchIndex(rest)
-		if at == nil {
+		if at == nil || out.Len() > maxPayload {
 			out.WriteString(rest)
 			return out.String()
 		}
