@@ -8,10 +8,12 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -68,11 +70,13 @@ func OperationOf(r *http.Request, path string, query url.Values) Operation {
 			op.Name = "ListObjects"
 		}
 	case "GET Object":
-		if !query.Has("uploadId") {
+		if !query.Has("uploadId") && !query.Has("partNumber") {
 			op.Name = "GetObject"
 		}
 	case "HEAD Object":
-		op.Name = "HeadObject"
+		if !query.Has("partNumber") {
+			op.Name = "HeadObject"
+		}
 	case "PUT Object":
 		switch {
 		case r.Header.Get("X-Amz-Copy-Source") != "":
@@ -100,6 +104,30 @@ func OperationOf(r *http.Request, path string, query url.Values) Operation {
 // Reads tells whether the operation changes nothing.
 func (o *Operation) Reads() bool {
 	return strings.HasPrefix(o.Name, "Get") || strings.HasPrefix(o.Name, "Head") || strings.HasPrefix(o.Name, "List")
+}
+
+// demands tells whether a request's headers ask for what is not implemented and must not be left out unsaid: a write on a
+// condition, encryption, locks, tags, and access for others.
+func demands(r *http.Request, op *Operation) bool {
+	for name, values := range r.Header {
+		switch {
+		case name == "If-Match" || name == "If-None-Match" || name == "If-Modified-Since" || name == "If-Unmodified-Since",
+			strings.HasPrefix(name, "X-Amz-If-Match-"):
+			if op.Reads() {
+				continue
+			}
+		case name == "X-Amz-Acl":
+			if len(values) == 1 && (values[0] == "private" || values[0] == "bucket-owner-full-control") {
+				continue
+			}
+		case strings.HasPrefix(name, "X-Amz-Server-Side-Encryption"), strings.HasPrefix(name, "X-Amz-Object-Lock-"), strings.HasPrefix(name, "X-Amz-Bucket-Object-Lock-"),
+			strings.HasPrefix(name, "X-Amz-Grant-"), name == "X-Amz-Tagging", name == "X-Amz-Website-Redirect-Location", name == "X-Amz-Write-Offset-Bytes":
+		default:
+			continue
+		}
+		return true
+	}
+	return false
 }
 
 // Permission is what policies call the operation, and the ARN that it is on.
@@ -184,7 +212,7 @@ type Config struct {
 	PublicURL string `name:"objects.public-url" help:"Where devices get objects of the data directory, as a URL without a path; the HTTPS port of devices when it is empty."`
 
 	MaxBytes int64 `name:"objects.max-bytes" default:"1073741824" help:"Largest object that the S3 API takes."`
-	MaxOpen  int   `name:"objects.max-concurrent" default:"64" help:"Most objects that are read or written by the S3 API at the same time; further requests are answered with SlowDown."`
+	MaxOpen  int   `name:"objects.max-concurrent" default:"64" help:"Most objects that are read or written by the S3 API at the same time, of one address at most half of it; further requests are answered with SlowDown."`
 }
 
 // Door serves a directory by S3's protocol, to callers that are authorized already. It is safe for concurrent use.
@@ -194,6 +222,9 @@ type Door struct {
 	open   chan struct{}
 	region string
 	log    *slog.Logger
+
+	mu   sync.Mutex
+	from map[string]int // requests of addresses that are served
 }
 
 // NewDoor makes a door of a directory.
@@ -204,7 +235,35 @@ func NewDoor(d *Directory, cfg Config, region string, log *slog.Logger) *Door {
 	if cfg.MaxOpen <= 0 {
 		cfg.MaxOpen = 64
 	}
-	return &Door{dir: d, cfg: cfg, open: make(chan struct{}, cfg.MaxOpen), region: region, log: log}
+	return &Door{dir: d, cfg: cfg, open: make(chan struct{}, cfg.MaxOpen), region: region, log: log, from: map[string]int{}}
+}
+
+// enter takes a place and gives what ends it; false when there is none. An address has no more than half of all places:
+// nobody who reads slowly on purpose keeps everybody out.
+func (d *Door) enter(r *http.Request) (leave func(), ok bool) {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.from[host] >= (cap(d.open)+1)/2 {
+		return nil, false
+	}
+	select {
+	case d.open <- struct{}{}:
+	default:
+		return nil, false
+	}
+	d.from[host]++
+	return func() {
+		<-d.open
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.from[host]--; d.from[host] == 0 {
+			delete(d.from, host)
+		}
+	}, true
 }
 
 // idle is how long a client may neither send nor take anything.
@@ -212,12 +271,11 @@ const idle = 30 * time.Second
 
 // Serve carries an operation out and returns the status that was answered. r's body is what was signed, or fails at its end.
 func (d *Door) Serve(w http.ResponseWriter, r *http.Request, op Operation, requestID string) int {
-	select {
-	case d.open <- struct{}{}:
-		defer func() { <-d.open }()
-	default:
+	leave, ok := d.enter(r)
+	if !ok {
 		return WriteError(w, r, requestID, errSlowDown)
 	}
+	defer leave()
 	w = &patient{w, http.NewResponseController(w)}
 	status, err := d.serve(w, r, op)
 	if err == nil {
@@ -243,7 +301,7 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, op Operation, reque
 }
 
 func (d *Door) serve(w http.ResponseWriter, r *http.Request, op Operation) (status int, err error) {
-	if op.Name == "" {
+	if op.Name == "" || demands(r, &op) {
 		return 0, errUnsupported
 	}
 	if op.Name == "ListBuckets" {
