@@ -99,7 +99,7 @@ func (j *Jobs) textOf(ctx context.Context, document, source *string) (string, er
 }
 
 // checkDocument refuses a document with placeholders that can't be resolved.
-func (j *Jobs) checkDocument(text string, p *iot.PresignedUrlConfig) error {
+func (j *Jobs) checkDocument(ctx context.Context, text string, p *iot.PresignedUrlConfig) error {
 	if p != nil && p.ExpiresInSec != nil && (*p.ExpiresInSec < 60 || *p.ExpiresInSec > 3600) {
 		return invalid("expiresInSec is between 60 and 3600")
 	}
@@ -109,11 +109,16 @@ func (j *Jobs) checkDocument(text string, p *iot.PresignedUrlConfig) error {
 		case parameterOf:
 		case presignedURL, presignedV2:
 			urls++
-			if _, _, err := objectOf(m[2]); err != nil {
+			bucket, key, err := objectOf(m[2])
+			if err != nil {
 				return err
 			}
 			if j.Presigner == nil {
 				return invalid("The document has a presigned URL, and there is no object store that gives them")
+			}
+			// One that can't be made would stop each of the job's things at this job.
+			if _, err := j.Presigner.Presign(ctx, bucket, key, expiry, ""); err != nil {
+				return invalid("The document has a presigned URL of %q, which there can't be: %v", m[2], err)
 			}
 		default:
 			return invalid("The document's placeholder ${aws:iot:%s:...} is not implemented", m[1])

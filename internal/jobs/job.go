@@ -75,7 +75,7 @@ func (j *Jobs) check(ctx context.Context, b *job) error {
 			return err
 		}
 	}
-	if err := j.checkDocument(b.def.Text, in.PresignedUrlConfig); err != nil {
+	if err := j.checkDocument(ctx, b.parametersIn(b.def.Text), in.PresignedUrlConfig); err != nil {
 		return err
 	}
 	if err := checkConfigs(in.JobExecutionsRolloutConfig, in.AbortConfig, in.TimeoutConfig, in.JobExecutionsRetryConfig, j.cfg.Limits == "aws"); err != nil {
@@ -270,7 +270,7 @@ func (j *Jobs) UpdateJob(ctx context.Context, in *iot.UpdateJobRequest) (*iot.Up
 		replace(&d.Description, in.Description)
 		replace(&d.JobExecutionsRolloutConfig, in.JobExecutionsRolloutConfig)
 		replace(&d.PresignedUrlConfig, in.PresignedUrlConfig)
-		if err := j.checkDocument(d.Text, d.PresignedUrlConfig); err != nil {
+		if err := j.checkDocument(ctx, d.Text, d.PresignedUrlConfig); err != nil {
 			return err
 		}
 		replace(&d.AbortConfig, in.AbortConfig)

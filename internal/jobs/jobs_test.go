@@ -135,6 +135,7 @@ func TestRefusals(t *testing.T) {
 			"no such object":  {Targets: []string{thing("g-0")}, DocumentSource: new("https://s3.amazonaws.com/b/none")},
 			"two documents":   {Targets: []string{thing("g-0")}, Document: new("{}"), DocumentSource: new("https://s3.amazonaws.com/b/k")},
 			"signed code":     {Targets: []string{thing("g-0")}, Document: new(`{"s":"${aws:iot:code-sign-signature:s3://b/k}"}`)},
+			"bad bucket":      {Targets: []string{thing("g-0")}, Document: new(`{"s":"${aws:iot:s3-presigned-url:https://s3.amazonaws.com/My_Bucket/x}"}`)},
 			"bad link":        {Targets: []string{thing("g-0")}, Document: new(`{"s":"${aws:iot:s3-presigned-url:https://example.com/x}"}`)},
 			"parameters":      {Targets: []string{thing("g-0")}, Document: new("{}"), DocumentParameters: map[string]string{"a": "b"}},
 			"too short a URL": {Targets: []string{thing("g-0")}, Document: new("{}"), PresignedUrlConfig: &iot.PresignedUrlConfig{ExpiresInSec: new(int64(59))}},

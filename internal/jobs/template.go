@@ -44,7 +44,7 @@ func (j *Jobs) CreateJobTemplate(ctx context.Context, in *iot.CreateJobTemplateR
 	if len(in.DestinationPackageVersions) > 0 {
 		return nil, invalid("destinationPackageVersions: the software package catalog is not implemented")
 	}
-	if err := j.checkDocument(d.Text, d.PresignedUrlConfig); err != nil {
+	if err := j.checkDocument(ctx, d.Text, d.PresignedUrlConfig); err != nil {
 		return nil, err
 	}
 	if err := checkConfigs(d.JobExecutionsRolloutConfig, d.AbortConfig, d.TimeoutConfig, d.JobExecutionsRetryConfig, j.cfg.Limits == "aws"); err != nil {

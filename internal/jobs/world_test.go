@@ -161,6 +161,9 @@ func (w *world) ReadRange(_ context.Context, bucket, key string, _, length int64
 }
 
 func (w *world) Presign(_ context.Context, bucket, key string, expires time.Duration, role string) (string, error) {
+	if strings.Contains(bucket, "_") {
+		return "", fmt.Errorf("%s is no name of a bucket", bucket)
+	}
 	return fmt.Sprintf("https://signed/%s/%s?expires=%v&role=%s", bucket, key, expires, role), nil
 }
 
