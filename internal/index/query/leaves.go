@@ -2,7 +2,10 @@ package query
 
 import (
 	"encoding/json"
+	"iter"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -18,23 +21,34 @@ func Text(field, s string) Value {
 
 // Leaves appends the values of a JSON document (as encoding/json decodes it, numbers as float64 or json.Number) under a
 // field: members by their names with a dot before them, elements of arrays under the array's own name, null as nothing. It stops
-// at max values and tells so.
+// at max values and tells so: then they are the first by the names of members, the same each time, so that what a device
+// reports without end comes after what is desired of it.
 func Leaves(d Document, field string, doc any, max int) (_ Document, whole bool) {
+	out, whole := leaves(d, field, doc, max, maps.Keys[map[string]any])
+	if !whole {
+		out, _ = leaves(d, field, doc, max, inOrder)
+	}
+	return out, whole
+}
+
+func inOrder(m map[string]any) iter.Seq[string] { return slices.Values(slices.Sorted(maps.Keys(m))) }
+
+func leaves(d Document, field string, doc any, max int, keys func(map[string]any) iter.Seq[string]) (_ Document, whole bool) {
 	if len(d) >= max {
 		return d, false
 	}
 	switch x := doc.(type) {
 	case map[string]any:
-		for k, v := range x {
+		for k := range keys(x) {
 			var ok bool
-			if d, ok = Leaves(d, field+"."+k, v, max); !ok {
+			if d, ok = leaves(d, field+"."+k, x[k], max, keys); !ok {
 				return d, false
 			}
 		}
 	case []any:
 		for _, v := range x {
 			var ok bool
-			if d, ok = Leaves(d, field, v, max); !ok {
+			if d, ok = leaves(d, field, v, max, keys); !ok {
 				return d, false
 			}
 		}
