@@ -133,6 +133,7 @@ func TestExampleDevice(t *testing.T) {
 	listener.subscribe(t, 1, "telemetry/pump")
 
 	desire(`{"intervalSeconds":2,"colour":"red"}`)
+	f.upload(t, n)
 	if err := f.update(t, n, "v2", types.ProtocolHttp); err != nil {
 		t.Fatal(err)
 	}
