@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"flotilla/internal/api/client"
 	"flotilla/internal/server"
@@ -13,7 +15,8 @@ import (
 
 // target is the server that an operator's command talks to.
 type target struct {
-	Data string `name:"data" default:"./flotilla-data" placeholder:"DIR" help:"Data directory of the running server: where it listens, and the key to sign with."`
+	Endpoint string `name:"endpoint" placeholder:"URL" help:"API of a server elsewhere; the key to sign with is in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."`
+	Data     string `name:"data" default:"./flotilla-data" placeholder:"DIR" help:"Data directory of the running server: where it listens, and the key to sign with."`
 }
 
 // call sends a signed request to the operator's API and decodes the answer.
@@ -30,8 +33,15 @@ func (t *target) callService(service, method, path string, in, out any) error {
 	return c.Call(context.Background(), service, method, path, in, out)
 }
 
-// client calls the server that runs on the data directory as its admin.
+// client calls a server elsewhere, or the one that runs on the data directory as its admin.
 func (t *target) client() (*client.Client, error) {
+	if t.Endpoint != "" {
+		access, secret := os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
+		if access == "" || secret == "" {
+			return nil, usageError{errors.New("--endpoint takes a key: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")}
+		}
+		return client.New(strings.TrimSuffix(t.Endpoint, "/"), "us-east-1", access, secret), nil
+	}
 	var endpoints server.Endpoints
 	text, err := os.ReadFile(filepath.Join(t.Data, "endpoints.json"))
 	if err != nil {

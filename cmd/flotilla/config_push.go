@@ -192,7 +192,11 @@ func (c *configPushCmd) print(s *streams, r *push.Report) error {
 	if more := len(r.Open) - shown; more > 0 {
 		fmt.Fprintf(s.out, "and %d more: --json tells all\n", more)
 	}
-	fmt.Fprintf(s.out, "'flotilla explain shadow %s' says more about one\n", r.Open[0].Name)
+	name := ""
+	if c.Name != "" {
+		name = " --name " + c.Name
+	}
+	fmt.Fprintf(s.out, "'flotilla explain shadow %s%s' says more about one\n", r.Open[0].Name, name)
 	return nil
 }
 

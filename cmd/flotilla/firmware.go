@@ -70,6 +70,9 @@ func (c *firmwareSignCmd) Run(s *streams) error {
 	keyFile := c.Key
 	if keyFile == "" {
 		keyFile = filepath.Join(c.Data, "firmware", "key.pem")
+		if _, err := os.Stat(keyFile); errors.Is(err, fs.ErrNotExist) {
+			fmt.Fprintf(s.err, "there was no key: %s is a new one, and devices must trust %s\n", keyFile, c.certificateFile())
+		}
 		if err := makeFirmwareKey(keyFile, c.certificateFile()); err != nil {
 			return err
 		}

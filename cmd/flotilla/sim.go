@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -26,7 +27,6 @@ type simCmd struct {
 	Duration    time.Duration `name:"duration" placeholder:"TIME" help:"How long the fleet lives, 1m unless the scenario says otherwise; then it comes to rest."`
 	Scenario    string        `name:"scenario" placeholder:"FILE" help:"TOML file with behaviours: docs/simulation.md."`
 	Name        string        `name:"run" placeholder:"NAME" help:"Name of the run, in the names of all that it creates; the time unless given."`
-	Endpoint    string        `name:"endpoint" placeholder:"URL" help:"API of a server elsewhere. The key is in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in --credentials."`
 	Credentials string        `name:"credentials" placeholder:"FILE" help:"Credentials file of AWS's tools."`
 	MQTT        string        `name:"mqtt" placeholder:"HOST:PORT" help:"Device gateway of that server; what DescribeEndpoint says unless given."`
 	CA          string        `name:"ca" placeholder:"FILE" help:"What devices trust there, PEM; the system's roots unless given."`
@@ -83,6 +83,9 @@ func (c *simCmd) scenario() (sim.Scenario, error) {
 			return s, fmt.Errorf("%s: %w", c.Scenario, err)
 		}
 	}
+	if c.Devices < 0 || c.Duration < 0 {
+		return s, errors.New("--devices and --duration are above 0")
+	}
 	if c.Devices != 0 {
 		s.Devices = c.Devices
 	}
@@ -121,6 +124,9 @@ func (c *simCmd) fleet(ctx context.Context) (*sim.Fleet, error) {
 			return nil, fmt.Errorf("describe the endpoint: %w", err)
 		}
 		f.Addr = out.EndpointAddress
+		if _, _, err := net.SplitHostPort(f.Addr); err != nil { // MQTT's own port is not said
+			f.Addr = net.JoinHostPort(f.Addr, "8883")
+		}
 	}
 	return f, nil
 }

@@ -357,7 +357,7 @@ func TestTemplate(t *testing.T) {
 				`"within":"${aws:iot:commandexecution::executionTimeoutSec}","on":"${aws:iot:commandexecution::parameter:on}"}`),
 			MandatoryParameters: []*iot.CommandParameter{
 				{Name: "to", Type: new("INTEGER"), ValueConditions: between},
-				{Name: "why", Type: new("STRING"), DefaultValue: &iot.CommandParameterValue{S: new(`"so"`)}},
+				{Name: "why", Type: new("STRING"), DefaultValue: &iot.CommandParameterValue{S: new(`"s&o"`)}},
 				{Name: "on", Type: new("BOOLEAN"), Value: &iot.CommandParameterValue{B: new(true)}},
 			},
 		}
@@ -381,7 +381,7 @@ func TestTemplate(t *testing.T) {
 		if err := start("dim", map[string]*iotjobsdata.CommandParameterValue{"to": {I: new(int32(50))}}); err != nil {
 			t.Fatal(err)
 		}
-		if m := w.said()[1]; string(m.Payload) != `{"to":50,"why":"because \"so\"!","within":10,"on":true}` || !strings.HasSuffix(m.Topic, "/request/json") {
+		if m := w.said()[1]; string(m.Payload) != `{"to":50,"why":"because \"s&o\"!","within":10,"on":true}` || !strings.HasSuffix(m.Topic, "/request/json") {
 			t.Errorf("%s: %s", m.Topic, m.Payload)
 		}
 		if err := start("dim-cbor", map[string]*iotjobsdata.CommandParameterValue{"to": {I: new(int32(50))}}); err != nil {
@@ -389,7 +389,7 @@ func TestTemplate(t *testing.T) {
 		}
 		m := w.said()[1]
 		var got map[string]any
-		if err := cbor.Unmarshal(m.Payload, &got); err != nil || fmt.Sprint(got) != `map[on:true to:50 why:because "so"! within:10]` || !strings.HasSuffix(m.Topic, "/request/cbor") {
+		if err := cbor.Unmarshal(m.Payload, &got); err != nil || fmt.Sprint(got) != `map[on:true to:50 why:because "s&o"! within:10]` || !strings.HasSuffix(m.Topic, "/request/cbor") {
 			t.Errorf("%s: %v, %v", m.Topic, got, err)
 		}
 		for what, change := range map[string]func(*iot.CreateCommandRequest){

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/fxamacker/cbor/v2"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"flotilla/internal/aws/iot"
 )
@@ -330,7 +331,10 @@ func fill(template string, values map[string]*iot.CommandParameterValue, timeout
 			rest = rest[at[1]+1:]
 			continue
 		}
-		quoted, _ := json.Marshal(textOf(v)) // of a string: it can't fail
+		quoted, err := jsontext.AppendQuote(nil, textOf(v))
+		if err != nil { // it is not UTF-8: the payload is refused as no JSON
+			quoted = []byte(`"\xff"`)
+		}
 		out.WriteString(rest[:at[0]])
 		out.Write(quoted[1 : len(quoted)-1])
 		rest = rest[at[1]:]

@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -151,11 +150,8 @@ func (b *job) fromManaged() bool {
 
 // quoted is a value as it stands within a string of JSON.
 func quoted(v string) string {
-	var b strings.Builder
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(v) // of a string: it can't fail
-	return strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(b.String()), `"`), `"`)
+	b, _ := encode(v) // of a string: it can't fail
+	return string(b[1 : len(b)-1])
 }
 
 // document is a job's document as a thing gets it, with parameters and presigned URLs.

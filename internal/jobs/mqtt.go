@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -176,12 +177,21 @@ func document(text *string) json.RawMessage {
 	if json.Valid([]byte(*text)) {
 		return json.RawMessage(*text)
 	}
-	b, _ := json.Marshal(*text) // of a string: it can't fail
+	b, _ := encode(*text) // of a string: it can't fail
 	return b
 }
 
+// encode is JSON in which URLs stand as they are: devices may read it without undoing escapes.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
 func (j *Jobs) publish(ctx context.Context, topic string, payload any) error {
-	b, err := json.Marshal(payload)
+	b, err := encode(payload)
 	if err != nil {
 		return fmt.Errorf("jobs: %s: %w", topic, err)
 	}

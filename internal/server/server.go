@@ -342,10 +342,18 @@ func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // endpoint is the address that devices use for an endpoint type of AWS: the public
-// host, with the port unless it is MQTT's own.
+// host, with the port unless it is MQTT's own; of the jobs data plane with that of
+// HTTPS. There is none for credentials.
 func (s *Server) endpoint(kind string) string {
-	if kind == "iot:CredentialProvider" || kind == "iot:Jobs" {
+	switch kind {
+	case "iot:CredentialProvider":
 		return ""
+	case "iot:Jobs":
+		_, port, err := net.SplitHostPort(s.endpoints.HTTPS)
+		if err != nil {
+			return ""
+		}
+		return net.JoinHostPort(s.cfg.PublicHost, port)
 	}
 	_, port, err := net.SplitHostPort(s.endpoints.MQTT)
 	if err != nil || port == "8883" {

@@ -212,8 +212,12 @@ func TestPresignedURLOfAJob(t *testing.T) {
 			t.Fatal("no execution")
 		}
 		dev.publish(t, "$aws/things/pump/jobs/$next/get", `{}`, 1)
-		if err := json.Unmarshal(dev.next(t).Payload, &m); err != nil {
+		payload := dev.next(t).Payload
+		if err := json.Unmarshal(payload, &m); err != nil {
 			t.Fatal(err)
+		}
+		if link := m.Execution.JobDocument.URL; !bytes.Contains(payload, []byte(link)) { // devices may not undo escapes
+			t.Fatalf("%s is not in %s as it is", link, payload)
 		}
 	}
 	link := m.Execution.JobDocument.URL
