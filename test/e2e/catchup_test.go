@@ -326,7 +326,7 @@ func (r *reports) check(t *testing.T, p *process, id servertest.Identity) {
 	if delta := stateOf(t, m); m.Topic != pumpDelta || delta.State["n"] != float64(r.accepted["pump"].n) {
 		t.Errorf("%s %s, want n = %d", m.Topic, m.Payload, r.accepted["pump"].n)
 	}
-	dev.subscribe(t, 1, pumpGet+"/accepted")
+	dev.subscribe(t, 0, pumpGet+"/accepted") // at QoS 1 it might come again to the next connection, its PUBACK being lost in the DISCONNECT
 	dev.publish(t, pumpGet, "", 1)
 	if before, _ := dev.until(t, pumpGet+"/accepted"); len(before) != 0 {
 		t.Errorf("%d messages came after the delta", len(before))
