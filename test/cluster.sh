@@ -45,5 +45,6 @@ export FLOTILLA_TEST_NATS="nats://flotilla:cluster@127.0.0.1:$natsport"
 
 go test -count=1 ./internal/store/... ./internal/registry/... ./internal/identity/... ./internal/policy/... \
   ./internal/provision/... ./internal/shadow/... ./internal/rules/... ./internal/gateway/... ./internal/iam/... \
-  ./internal/jobs/... ./internal/ota/... ./internal/account/... ./internal/audit/... ./internal/function/...
+  ./internal/jobs/... ./internal/ota/... ./internal/account/... ./internal/audit/... ./internal/function/... \
+  ./internal/index/... ./internal/commands/...
 go test -count=1 -v ./test/e2e/... | grep -E '^(=== NAME|--- |\s+--- FAIL|FAIL|ok|PASS|panic)|_test.go' 
