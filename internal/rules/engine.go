@@ -118,6 +118,7 @@ type Deps struct {
 	Functions action.Functions
 	Archive   string         // directory of the firehose action
 	Objects   action.Objects // of the s3 action; nil: it fails
+	AWS       action.AWS     // of actions that AWS serves; nil: they fail
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer
 	Now       func() time.Time // time.Now when nil
@@ -176,7 +177,7 @@ func New(cfg Config, d Deps) (*Engine, error) {
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.env = action.Env{
-		Account: d.Account, Functions: d.Functions, Objects: d.Objects, Publisher: d.Publisher, Conn: d.Bus.Conn(), Log: d.Log, Now: d.Now,
+		Account: d.Account, Functions: d.Functions, Objects: d.Objects, AWS: d.AWS, Publisher: d.Publisher, Conn: d.Bus.Conn(), Log: d.Log, Now: d.Now,
 		Streams: action.Streams{
 			Max: cfg.MaxStreams, MaxBytes: cfg.StreamMaxBytes, MaxAge: cfg.StreamMaxAge,
 			Duplicates: min(cfg.StreamDuplicates, cfg.StreamMaxAge), Replicas: cfg.StreamReplicas,

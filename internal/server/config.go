@@ -10,6 +10,7 @@ import (
 
 	"flotilla/internal/api"
 	"flotilla/internal/audit"
+	"flotilla/internal/awsclient"
 	"flotilla/internal/bus"
 	"flotilla/internal/commands"
 	"flotilla/internal/function"
@@ -64,6 +65,7 @@ type Config struct {
 	Objects    object.Config     `embed:""`
 	S3         object.Endpoint   `embed:""`
 	Rules      rules.Config      `embed:""`
+	AWS        awsclient.Config  `embed:""`
 	Gateway    gateway.Config    `embed:""`
 	Domain     domain.Config     `embed:""`
 }

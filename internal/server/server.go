@@ -16,6 +16,7 @@ import (
 	"flotilla/internal/api"
 	"flotilla/internal/audit"
 	"flotilla/internal/aws"
+	"flotilla/internal/awsclient"
 	"flotilla/internal/bus"
 	"flotilla/internal/commands"
 	"flotilla/internal/function"
@@ -196,10 +197,15 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	cfg.OTA.Limits = cfg.Limits
 	r.ota = ota.New(cfg.OTA, ota.Deps{Account: acct, DB: db, Publisher: late, Objects: objects, Jobs: r.jobs, Tags: r.registry, Log: log, Metrics: metrics})
 	r.commands = commands.New(cfg.Commands, commands.Deps{Account: acct, DB: db, Things: r.registry, Publisher: late, Tags: r.registry, Events: r.account, Log: log})
+	amazon, err := awsclient.New(cfg.AWS, cfg.Region, log)
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(amazon.Close)
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
 		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}}, Functions: functions,
-		Archive: dir.file("archive"), Objects: objects, Log: log, Metrics: metrics,
+		Archive: dir.file("archive"), Objects: objects, AWS: amazon, Log: log, Metrics: metrics,
 	})
 	if err != nil {
 		return nil, err

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -98,6 +100,16 @@ type Functions interface {
 	InvokeEvents(ctx context.Context, functionARN string, payloads [][]byte) error
 }
 
+// AWS calls services of AWS, or what speaks their API, once for each call: package
+// awsclient says how. Service is the name that requests are signed for.
+type AWS interface {
+	// Configured tells whether there are credentials.
+	Configured() bool
+	JSON(ctx context.Context, service, target, version string, in, out any) error
+	Query(ctx context.Context, service, version string, form url.Values) ([]byte, error)
+	REST(ctx context.Context, service, method, path string, header http.Header, body []byte) (status int, answer []byte, err error)
+}
+
 // Env is what the deployment has for actions.
 type Env struct {
 	Account aws.Account
@@ -110,6 +122,7 @@ type Env struct {
 	Firehose  Batch
 	Objects   Objects
 	Functions Functions // nil: there are none
+	AWS       AWS       // nil: there is none
 	Log       *slog.Logger
 	Now       func() time.Time
 }
