@@ -32,6 +32,19 @@ func (x *exchange) fail(err error) {
 			exc = errInternal
 		}
 	}
+	x.exception(exc)
+}
+
+// exception answers in the protocol of the service.
+func (x *exchange) exception(exc aws.Exception) {
+	switch p := x.spoken(); {
+	case p.Query != "":
+		x.exceptionXML(p, exc)
+		return
+	case p.JSON != "":
+		x.writeAs(p.contentType(), exc.StatusCode(), appendTyped(exc))
+		return
+	}
 	x.w.Header().Set("X-Amzn-Errortype", exc.ErrorCode())
 	x.write(exc.StatusCode(), exc.AppendJSON(make([]byte, 0, 256)))
 }
@@ -45,7 +58,14 @@ func (x *exchange) answer(status int, body []byte) {
 			body = []byte(`{"message":"OK","traceId":"` + x.id + `"}`)
 		}
 	}
-	x.write(status, body)
+	switch p := x.spoken(); {
+	case p.Query != "":
+		x.answerXML(p, status, body)
+	case p.JSON != "":
+		x.writeAs(p.contentType(), status, body)
+	default:
+		x.write(status, body)
+	}
 }
 
 func (x *exchange) write(status int, body []byte) {
@@ -77,8 +97,7 @@ func (x *exchange) end() {
 		}
 		x.s.log.Error("a handler panicked", "op", x.op(), "requestId", x.id, "err", v, "stack", string(debug.Stack()))
 		if x.status == 0 {
-			x.w.Header().Set("X-Amzn-Errortype", errInternal.Code)
-			x.write(errInternal.Status, errInternal.AppendJSON(nil))
+			x.exception(errInternal)
 		}
 	}
 	x.s.metrics.observe(x)

@@ -39,9 +39,21 @@ const (
 // readingVerbs begin the names of operations that change nothing.
 var readingVerbs = []string{"Describe", "Explain", "Get", "Lint", "List", "Search", "Simulate", "Test", "Validate"}
 
+// dataEvents are the actions that handle messages and items of other services: as CloudTrail has it, they are not
+// among the changes.
+//
+// AWS: https://docs.aws.amazon.com/awscloudtrail/latest/userguide/logging-data-events-with-cloudtrail.html
+var dataEvents = map[string]bool{
+	"lambda:InvokeFunction": true, "sns:Publish": true, "sns:PublishBatch": true, "events:PutEvents": true,
+	"dynamodb:PutItem": true, "dynamodb:UpdateItem": true, "dynamodb:DeleteItem": true, "dynamodb:BatchWriteItem": true,
+	"dynamodb:BatchGetItem": true, "dynamodb:Query": true, "dynamodb:Scan": true,
+	"sqs:SendMessage": true, "sqs:SendMessageBatch": true, "sqs:ReceiveMessage": true, "sqs:DeleteMessage": true,
+	"sqs:DeleteMessageBatch": true, "sqs:ChangeMessageVisibility": true, "sqs:ChangeMessageVisibilityBatch": true,
+}
+
 // changes tells whether an operation is one of the control plane that changes something.
 func (e *endpoint) changes() bool {
-	return e.Service != "iotdata" && e.Service != "iot-jobs-data" && e.action() != "lambda:InvokeFunction" && !e.reads()
+	return e.Service != "iotdata" && e.Service != "iot-jobs-data" && !dataEvents[e.action()] && !e.reads()
 }
 
 func (e *endpoint) reads() bool {

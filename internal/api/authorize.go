@@ -54,6 +54,9 @@ func (e *endpoint) action() string {
 // authorize decides whether the signer of a request may do what it asks for. Of an operation on several resources,
 // each must be allowed.
 func (x *exchange) authorize(p aws.Principal, region string) error {
+	if x.endpoint.Service == "sts" {
+		return nil // no policy can deny it
+	}
 	resources, err := x.resources()
 	if err != nil {
 		return err

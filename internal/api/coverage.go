@@ -30,7 +30,7 @@ func Coverage(s *Server) []byte {
 			if e.serve != nil {
 				mark = "yes"
 			}
-			fmt.Fprintf(&b, "| %s | %s | `%s %s` |\n", e.Name, mark, e.Method, e.Path)
+			fmt.Fprintf(&b, "| %s | %s | `%s` |\n", e.Name, mark, strings.TrimSuffix(e.Method+" "+e.Path+" "+e.Target, " "))
 		}
 	}
 	return []byte(b.String())

@@ -60,17 +60,9 @@ func (s *Server) serveSigned(x *exchange, sig *signature) {
 		s.serveObjects(x, sig)
 		return
 	}
-	query := s.queries[sig.service]
 	principal, err := s.authenticate(x.r.Context(), x, sig)
-	switch {
-	case err != nil && query != nil:
-		x.failQuery(query, err)
-		return
-	case err != nil:
+	if err != nil {
 		x.fail(err)
-		return
-	case query != nil:
-		x.serveQuery(query, principal)
 		return
 	}
 	if x.service == nil {
@@ -80,9 +72,9 @@ func (s *Server) serveSigned(x *exchange, sig *signature) {
 		})
 		return
 	}
-	e, labels := x.service.find(x.r.Method, x.path)
-	if e == nil {
-		x.fail(x.service.unknown(x.r.Method, x.path))
+	e, labels, err := x.route()
+	if err != nil {
+		x.fail(err)
 		return
 	}
 	x.endpoint, x.labels = e, labels
@@ -196,6 +188,19 @@ func (x *exchange) throttled() error {
 		return &aws.CommonError{Status: status, Code: "TooManyRequestsException", Message: "Rate Exceeded."}
 	}
 	return &aws.CommonError{Status: status, Code: "ThrottlingException", Message: "Rate exceeded"}
+}
+
+// route finds the operation that is asked for.
+func (x *exchange) route() (*endpoint, []string, error) {
+	if x.service.byTarget != nil {
+		e, err := x.target()
+		return e, nil, err
+	}
+	e, labels := x.service.find(x.r.Method, x.path)
+	if e == nil {
+		return nil, nil, x.service.unknown(x.r.Method, x.path)
+	}
+	return e, labels, nil
 }
 
 // unknown is the answer to a path that no operation has, or none of the method.

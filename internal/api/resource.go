@@ -169,6 +169,9 @@ func (x *exchange) resourcesOfLabels() []string {
 // the path says.
 func (x *exchange) resourceOfOther() ([]string, error) {
 	e := x.endpoint
+	if e.Target != "" {
+		return x.resourceOfTarget()
+	}
 	if e.Service == "lambda" && e.Name == "CreateFunction" {
 		names, err := fromBody(x, "FunctionName")
 		if err != nil || len(names) != 1 {
@@ -196,6 +199,45 @@ func (x *exchange) resourceOfOther() ([]string, error) {
 		path = strings.Replace(strings.Replace(path, "{"+name+"}", x.labels[i], 1), "{"+name+"+}", x.labels[i], 1)
 	}
 	return []string{x.s.account.ARN(e.Service, path)}, nil
+}
+
+// targeted are the members that name the resource of an operation which a header or a form names, the more exact
+// first. What is no ARN is the end of one.
+//
+// AWS: https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
+var targeted = map[string][]struct{ member, kind string }{
+	"sns":            {{"TopicArn", ""}, {"TargetArn", ""}, {"ResourceArn", ""}, {"SubscriptionArn", ""}, {"Name", ""}},
+	"events":         {{"Arn", ""}, {"EventBusName", "event-bus/"}, {"Name", "rule/"}},
+	"dynamodb":       {{"TableName", "table/"}, {"ResourceArn", ""}},
+	"secretsmanager": {{"SecretId", "secret:"}, {"Name", "secret:"}},
+	"sqs":            {{"QueueUrl", ""}, {"QueueName", ""}},
+}
+
+// resourceOfTarget is the resource that a member of the body names.
+func (x *exchange) resourceOfTarget() ([]string, error) {
+	e := x.endpoint
+	for _, m := range targeted[e.Service] {
+		values, err := fromBody(x, m.member)
+		if err != nil {
+			return nil, err
+		}
+		if len(values) == 0 {
+			continue
+		}
+		name := values[0]
+		if a, ok := aws.ParseARN(name); ok {
+			return []string{x.s.account.ARN(e.Service, a.Resource)}, nil
+		}
+		if e.Service == "sqs" {
+			name = name[strings.LastIndexByte(name, '/')+1:]
+		}
+		kind := m.kind
+		if e.Service == "events" && strings.HasSuffix(e.Name, "EventBus") {
+			kind = "event-bus/"
+		}
+		return []string{x.s.account.ARN(e.Service, kind+name)}, nil
+	}
+	return []string{anyResource}, nil
 }
 
 // functionName is the name in what Lambda takes for one: a name, an ARN or a part of it, each with or without a

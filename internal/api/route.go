@@ -13,6 +13,8 @@ type service struct {
 	endpoints []*endpoint // by name
 	byName    map[string]*endpoint
 	methods   map[string]*node
+	protocol  aws.Protocol
+	byTarget  map[string]*endpoint // empty for REST
 }
 
 // node is a step of the paths of one method.
@@ -22,6 +24,17 @@ type node struct {
 	rest    *endpoint // one segment or more, to the end
 	end     *endpoint // the path ends here
 	slash   *endpoint // the path ends here with a slash
+}
+
+// newRPC is the table of a service whose requests name their operation.
+func newRPC(title string, routes []aws.Route, p aws.Protocol) *service {
+	s := &service{title: title, byName: map[string]*endpoint{}, byTarget: map[string]*endpoint{}, protocol: p}
+	for i := range routes {
+		e := &endpoint{Route: &routes[i]}
+		s.endpoints = append(s.endpoints, e)
+		s.byName[e.Name], s.byTarget[e.Target] = e, e
+	}
+	return s
 }
 
 func newService(title string, routes []aws.Route) *service {

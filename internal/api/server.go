@@ -14,6 +14,7 @@ import (
 	"flotilla/internal/aws/iotdata"
 	"flotilla/internal/aws/iotjobsdata"
 	"flotilla/internal/aws/lambda"
+	"flotilla/internal/aws/sts"
 	"flotilla/internal/aws/wire"
 )
 
@@ -80,7 +81,6 @@ type Server struct {
 	now         func() time.Time
 	metrics     *metrics
 	services    []*service
-	queries     map[string]*queryService // by the service of the credential scope
 	byScope     map[string]*service
 	bounds      *bounds // of operations that have none of their own
 	derived     signingKeys
@@ -103,21 +103,22 @@ func New(cfg Config, d Deps) *Server {
 	data := newService("AWS IoT data plane", iotdata.Routes())
 	jobs := newService("AWS IoT jobs data plane", iotjobsdata.Routes())
 	functions := newService("AWS Lambda", lambda.Routes())
+	tokens := newRPC("AWS Security Token Service", sts.Routes(), sts.Protocol())
 	operator := newService("Flotilla, for operators", flotilla.Routes())
 	all := &bounds{reading: make(chan struct{}, cfg.MaxConcurrent), running: make(chan struct{}, cfg.MaxConcurrent)}
 	all.complete(cfg)
 	s := &Server{
 		cfg: cfg, account: d.Account, keys: d.Keys, objects: d.Objects, permissions: d.Permissions, auditor: d.Audit, auditReads: d.AuditReads,
 		denials: refusals{limit: rate.NewLimiter(rate.Every(deniedEvery), deniedBurst)}, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
-		services: []*service{control, data, jobs, functions, operator},
+		services: []*service{control, data, jobs, functions, tokens, operator},
 		byScope: map[string]*service{
-			"iot": control, "iotdata": data, "iot-jobs-data": jobs, "lambda": functions, "flotilla": operator,
+			"iot": control, "iotdata": data, "iot-jobs-data": jobs, "lambda": functions, "sts": tokens, "flotilla": operator,
 			"execute-api":      control, // what clients signed before 2023 (AWS CLI 2.9 of Debian 12, JavaScript SDK v2)
 			"iotdevicegateway": data,    // https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
 		},
 		bounds: all,
 	}
-	s.queries = s.queryServices()
+	Handle(s, sts.GetCallerIdentity, s.getCallerIdentity)
 	return s
 }
 

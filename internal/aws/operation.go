@@ -13,6 +13,23 @@ type Route struct {
 	Name    string
 	Method  string
 	Path    string
+	// Target names the operation in a protocol that has one path for all: the header X-Amz-Target, or the form's
+	// Action. Empty where method and path tell.
+	Target string
+}
+
+// Protocol is how a service is spoken to when method and path don't tell what is asked for.
+//
+// AWS: https://smithy.io/2.0/aws/protocols/index.html
+type Protocol struct {
+	// JSON is the version of awsJson: "1.0", "1.1".
+	JSON string
+	// Query is the namespace of the answers of awsQuery.
+	Query string
+	// Version is that of the API, which a form names.
+	Version string
+	// Maps are the members that are maps; answers in XML show them as entries.
+	Maps []string
 }
 
 // Operation is one operation of a service, with the codec of its input and

@@ -128,7 +128,9 @@ func (m *model) request(w *writer, s *shape) {
 		return
 	}
 	w.p("func read%s(r *wire.Request, s *%s) error {", name, name)
-	if m.hasBody(s) || s.Payload != "" && m.Shapes[m.payload(s).Shape].Type == "structure" {
+	if m.Metadata.Protocol == "query" {
+		w.p("d := wire.NewFormDecoder(r.Body)")
+	} else if m.hasBody(s) || s.Payload != "" && m.Shapes[m.payload(s).Shape].Type == "structure" {
 		w.p("d := wire.NewDecoder(r.Body)")
 	} else {
 		w.p("d := new(wire.Decoder)")

@@ -21,6 +21,7 @@ var services = []struct {
 	{"iotdata", []string{"iot-data.json", "iot-data.additions.json"}},
 	{"iotjobsdata", []string{"iot-jobs-data.json"}},
 	{"lambda", []string{"lambda.json"}},
+	{"sts", []string{"sts.json"}},
 	{"flotilla", []string{"flotilla.json"}}, // not AWS's: what operators ask of this server
 }
 

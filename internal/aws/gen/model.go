@@ -15,6 +15,10 @@ type model struct {
 		ServiceFullName string
 		SigningName     string
 		APIVersion      string
+		Protocol        string // "rest-json", "json", "query"
+		JSONVersion     string
+		TargetPrefix    string
+		XMLNamespace    string
 	}
 	Operations map[string]*operation
 	Shapes     map[string]*shape
@@ -34,18 +38,21 @@ type operation struct {
 type ref struct{ Shape string }
 
 type shape struct {
-	name        string
-	Type        string
-	Required    []string
-	Members     members
-	Member      ref
-	Key, Value  ref
-	Enum        []string
-	Pattern     string
-	Min, Max    *float64
-	Payload     string
-	Exception   bool
-	Error       struct{ HTTPStatusCode int }
+	name       string
+	Type       string
+	Required   []string
+	Members    members
+	Member     ref
+	Key, Value ref
+	Enum       []string
+	Pattern    string
+	Min, Max   *float64
+	Payload    string
+	Exception  bool
+	Error      struct {
+		Code           string
+		HTTPStatusCode int
+	}
 	Sensitive   bool
 	isInput     bool // of an operation
 	isOutput    bool

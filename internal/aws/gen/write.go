@@ -82,9 +82,10 @@ func (m *model) operations() *writer {
 	w.p("var routes = [...]aws.Route{")
 	for _, name := range names {
 		op := m.Operations[name]
-		w.p("{Service: %q, Name: %q, Method: %q, Path: %q},", m.Metadata.SigningName, name, op.HTTP.Method, path(op.HTTP.RequestURI))
+		w.p("{Service: %q, Name: %q, Method: %q, Path: %q%s},", m.Metadata.SigningName, name, op.HTTP.Method, path(op.HTTP.RequestURI), m.target(name))
 	}
 	w.p("}\n")
+	m.protocol(w)
 	w.p("// The operations of the service.\nvar (")
 	for i, name := range names {
 		op := m.Operations[name]
@@ -99,13 +100,51 @@ func (m *model) operations() *writer {
 		w.p("%s = aws.Operation[%s, %s]{Route: &routes[%d], Read: read%s, Write: write%s, Invalid: %s%s}", name, in, out, i, in, out, m.invalid(op), status)
 	}
 	w.p(")\n")
-	if m.Shapes["InvalidRequestException"] != nil {
-		w.p("func invalidRequest(message string) error { return &InvalidRequestException{Message: message} }")
+	for _, f := range []struct{ fn, exception string }{
+		{"invalidRequest", "InvalidRequestException"}, {"validation", "ValidationException"}, {"invalidParameter", "InvalidParameterException"},
+	} {
+		if m.Shapes[f.exception] != nil && strings.Contains(w.String(), "Invalid: "+f.fn) {
+			w.p("func %s(message string) error { return &%s{Message: message} }", f.fn, f.exception)
+		}
 	}
-	if m.Shapes["ValidationException"] != nil {
-		w.p("func validation(message string) error { return &ValidationException{Message: message} }")
+	if m.Shapes["ValidationException"] == nil && strings.Contains(w.String(), "Invalid: validation") {
+		w.p("func validation(message string) error {\nreturn &aws.CommonError{Status: 400, Code: \"ValidationException\", Message: message}\n}")
 	}
 	return w
+}
+
+// target is what names an operation where method and path don't.
+func (m *model) target(operation string) string {
+	switch m.Metadata.Protocol {
+	case "json":
+		return fmt.Sprintf(", Target: %q", m.Metadata.TargetPrefix+"."+operation)
+	case "query":
+		return fmt.Sprintf(", Target: %q", operation)
+	}
+	return ""
+}
+
+// protocol writes how the service is spoken to, if it is not REST.
+func (m *model) protocol(w *writer) {
+	p := m.Metadata
+	if p.Protocol != "json" && p.Protocol != "query" {
+		return
+	}
+	w.p("// Protocol is how the service is spoken to.")
+	w.p("func Protocol() aws.Protocol {")
+	if p.Protocol == "json" {
+		w.p("return aws.Protocol{JSON: %q, Version: %q}\n}\n", p.JSONVersion, p.APIVersion)
+		return
+	}
+	found := map[string]bool{}
+	for _, s := range m.sorted(func(s *shape) bool { return s.wrote && s.Type == "structure" }) {
+		for _, member := range s.Members {
+			if m.Shapes[member.Shape].Type == "map" {
+				found[member.name] = true
+			}
+		}
+	}
+	w.p("return aws.Protocol{Query: %q, Version: %q, Maps: %#v}\n}\n", p.XMLNamespace, p.APIVersion, slices.Sorted(maps.Keys(found)))
 }
 
 // path is the path of a requestUri; labels that hold topics take slashes that
@@ -117,6 +156,9 @@ func path(uri string) string {
 
 // invalid is what makes an operation's exception for invalid input.
 func (m *model) invalid(op *operation) string {
+	if m.Metadata.Protocol == "query" && m.Shapes["InvalidParameterException"] != nil {
+		return "invalidParameter"
+	}
 	if m.Shapes["InvalidRequestException"] == nil || !slices.Contains(op.Errors, ref{"InvalidRequestException"}) && slices.Contains(op.Errors, ref{"ValidationException"}) {
 		return "validation"
 	}
@@ -157,6 +199,10 @@ func (m *model) exceptions() *writer {
 		if status == 0 {
 			status = 400
 		}
+		code := s.name
+		if s.Error.Code != "" {
+			code = s.Error.Code
+		}
 		w.p("// %s is answered with status %d.", s.name, status)
 		w.p("type %s struct {", s.name)
 		for _, p := range s.Members {
@@ -166,7 +212,7 @@ func (m *model) exceptions() *writer {
 		w.p("// Error is the message.")
 		w.p("func (e *%s) Error() string { return e.Message }\n", s.name)
 		w.p("// ErrorCode implements aws.Exception.")
-		w.p("func (e *%s) ErrorCode() string { return %q }\n", s.name, s.name)
+		w.p("func (e *%s) ErrorCode() string { return %q }\n", s.name, code)
 		w.p("// StatusCode implements aws.Exception.")
 		w.p("func (e *%s) StatusCode() int { return %d }\n", s.name, status)
 		w.p("// AppendJSON implements aws.Exception.")

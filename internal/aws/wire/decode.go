@@ -27,6 +27,7 @@ type Decoder struct {
 	violations []string
 	err        error
 	name       []byte // of the member at hand, when it has escapes
+	form       bool   // scalars are strings
 }
 
 // segment is one step of a path: a member's name, or an index from 1 when name
@@ -43,6 +44,13 @@ func NewDecoder(body []byte) *Decoder {
 		body = []byte("{}")
 	}
 	d.json = jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))
+	return d
+}
+
+// NewFormDecoder reads what [FormJSON] made of a form.
+func NewFormDecoder(body []byte) *Decoder {
+	d := NewDecoder(body)
+	d.form = true
 	return d
 }
 
@@ -138,6 +146,11 @@ func (d *Decoder) enter(kind jsontext.Kind) bool {
 		return false
 	}
 	if d.json.PeekKind() != kind {
+		if d.form && d.json.PeekKind() == '"' { // an empty list or map is a parameter without text
+			if text, ok := d.text(); ok && text == "" {
+				return false
+			}
+		}
 		d.unexpected()
 		return false
 	}
@@ -290,6 +303,10 @@ func (d *Decoder) Bool() (v, ok bool) {
 	if d.Null() {
 		return false, false
 	}
+	if d.form && d.json.PeekKind() == '"' {
+		text, _ := d.text()
+		return d.ParamBool(text)
+	}
 	if k := d.json.PeekKind(); k != 't' && k != 'f' {
 		d.unexpected()
 		return false, false
@@ -305,6 +322,9 @@ func (d *Decoder) Bool() (v, ok bool) {
 func (d *Decoder) number() (text string, ok bool) {
 	if d.Null() {
 		return "", false
+	}
+	if d.form && d.json.PeekKind() == '"' {
+		return d.text()
 	}
 	if d.json.PeekKind() != '0' {
 		d.unexpected()
@@ -365,7 +385,7 @@ func (d *Decoder) checkNumber(c *Number, v float64, text string) {
 
 // Double reads a number, or one of the strings NaN, Infinity and -Infinity.
 func (d *Decoder) Double(c *Number) (float64, bool) {
-	if d.err == nil && d.json.PeekKind() == '"' {
+	if d.err == nil && d.json.PeekKind() == '"' && !d.form {
 		s, _ := d.text()
 		switch s {
 		case "NaN":
