@@ -68,6 +68,11 @@ type Config struct {
 	StreamReplicas   int           `name:"rules.stream-replicas" default:"1" help:"Replicas of streams that actions make, in a NATS cluster."`
 	MaxStreams       int           `name:"rules.max-streams" default:"1000" help:"Most streams in NATS before actions make no more."`
 
+	Kinesis  string `name:"rules.kinesis" default:"embedded" enum:"embedded,aws" help:"What serves kinesis actions: embedded (a stream in NATS) or aws (Kinesis)."`
+	Firehose string `name:"rules.firehose" default:"embedded" enum:"embedded,aws" help:"What serves firehose actions: embedded (the archive) or aws (Firehose)."`
+	SNS      string `name:"rules.sns" default:"embedded" enum:"embedded,aws" help:"What serves sns actions: embedded (a stream in NATS) or aws (SNS)."`
+	SQS      string `name:"rules.sqs" default:"embedded" enum:"embedded,aws" help:"What serves sqs actions: embedded (a stream in NATS) or aws (SQS)."`
+
 	FirehoseInterval time.Duration `name:"rules.firehose-interval" default:"60s" help:"How long a message may wait for its archive file."`
 	FirehoseBytes    int           `name:"rules.firehose-bytes" default:"67108864" help:"Bytes of messages after which an archive file is written."`
 	FirehoseRows     int           `name:"rules.firehose-rows" default:"200000" help:"Messages after which an archive file is written."`
@@ -182,6 +187,7 @@ func New(cfg Config, d Deps) (*Engine, error) {
 			Max: cfg.MaxStreams, MaxBytes: cfg.StreamMaxBytes, MaxAge: cfg.StreamMaxAge,
 			Duplicates: min(cfg.StreamDuplicates, cfg.StreamMaxAge), Replicas: cfg.StreamReplicas,
 		},
+		Engines:  action.Engines{Kinesis: cfg.Kinesis, Firehose: cfg.Firehose, SNS: cfg.SNS, SQS: cfg.SQS},
 		Firehose: action.Batch{Rows: cfg.FirehoseRows, Bytes: cfg.FirehoseBytes, Linger: cfg.FirehoseInterval},
 	}
 	if err := e.openDestinations(); err != nil {
@@ -195,6 +201,9 @@ func New(cfg Config, d Deps) (*Engine, error) {
 }
 
 func (e *Engine) openDestinations() error {
+	if err := e.env.Engines.Check(e.d.AWS); err != nil {
+		return fmt.Errorf("rules: %w", err)
+	}
 	if e.d.Archive != "" {
 		archive, err := telemetry.OpenArchive(e.d.Archive, e.cfg.FirehoseFormat)
 		if err != nil {

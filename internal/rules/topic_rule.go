@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"time"
 
 	"flotilla/internal/aws"
@@ -87,6 +88,14 @@ func (e *Engine) check(name string, p *iot.TopicRulePayload) (*rule, string, err
 	r, err := e.compile(name, p)
 	if err != nil {
 		return nil, "", err
+	}
+	for _, a := range append(slices.Clip(r.actions), r.errorAction) {
+		if a == nil {
+			continue
+		}
+		if err := a.Check(e.env); err != nil {
+			return nil, "", invalid("%s", err)
+		}
 	}
 	text, err := json.Marshal(p)
 	return r, string(text), err

@@ -66,8 +66,9 @@ type Action struct {
 	// Templates are the fields to fill for each message.
 	Templates []*sql.Template
 
-	batch func(Env) Batch
-	open  func(Env) (Sink, error)
+	batch  func(Env) Batch
+	open   func(Env) (Sink, error)
+	engine string // the only one that has it; "" when there is a choice
 }
 
 // Batch is how many records the action's sink wants at once.
@@ -81,6 +82,14 @@ func (a *Action) Batch(env Env) Batch {
 
 // Open makes the sink. It does not wait for the destination.
 func (a *Action) Open(env Env) (Sink, error) { return a.open(env) }
+
+// Check tells why the deployment does not have what the action needs.
+func (a *Action) Check(env Env) error {
+	if a.engine == EngineAWS && (env.AWS == nil || !env.AWS.Configured()) {
+		return fmt.Errorf("the action %s writes to AWS, and %w", a.Kind, errNoAWS)
+	}
+	return nil
+}
 
 // Publisher delivers messages of the service; Publish returns once what it owes to
 // absent subscribers is durable.
@@ -110,6 +119,24 @@ type AWS interface {
 	REST(ctx context.Context, service, method, path string, header http.Header, body []byte) (status int, answer []byte, err error)
 }
 
+// Engines say what serves an action: EngineAWS, another, or what is embedded.
+type Engines struct {
+	Kinesis, Firehose, SNS, SQS string
+}
+
+// Check tells why an engine can not be used.
+func (e Engines) Check(to AWS) error {
+	if configured := to != nil && to.Configured(); configured {
+		return nil
+	}
+	for flag, engine := range map[string]string{"kinesis": e.Kinesis, "firehose": e.Firehose, "sns": e.SNS, "sqs": e.SQS} {
+		if engine == EngineAWS {
+			return fmt.Errorf("--rules.%s=aws: %w", flag, errNoAWS)
+		}
+	}
+	return nil
+}
+
 // Env is what the deployment has for actions.
 type Env struct {
 	Account aws.Account
@@ -123,6 +150,7 @@ type Env struct {
 	Objects   Objects
 	Functions Functions // nil: there are none
 	AWS       AWS       // nil: there is none
+	Engines   Engines
 	Log       *slog.Logger
 	Now       func() time.Time
 }
@@ -240,14 +268,14 @@ var kinds = []kind{
 	{"dynamoDBv2", func(a *iot.Action) bool { return a.DynamoDBv2 != nil }, nil},
 	{"elasticsearch", func(a *iot.Action) bool { return a.Elasticsearch != nil }, nil},
 	{"http", func(a *iot.Action) bool { return a.Http != nil }, nil},
-	{"iotAnalytics", func(a *iot.Action) bool { return a.IotAnalytics != nil }, nil},
-	{"iotEvents", func(a *iot.Action) bool { return a.IotEvents != nil }, nil},
+	{"iotAnalytics", func(a *iot.Action) bool { return a.IotAnalytics != nil }, compileIotAnalytics},
+	{"iotEvents", func(a *iot.Action) bool { return a.IotEvents != nil }, compileIotEvents},
 	{"iotSiteWise", func(a *iot.Action) bool { return a.IotSiteWise != nil }, nil},
 	{"kafka", func(a *iot.Action) bool { return a.Kafka != nil }, nil},
-	{"location", func(a *iot.Action) bool { return a.Location != nil }, nil},
+	{"location", func(a *iot.Action) bool { return a.Location != nil }, compileLocation},
 	{"openSearch", func(a *iot.Action) bool { return a.OpenSearch != nil }, nil},
 	{"salesforce", func(a *iot.Action) bool { return a.Salesforce != nil }, nil},
-	{"stepFunctions", func(a *iot.Action) bool { return a.StepFunctions != nil }, nil},
+	{"stepFunctions", func(a *iot.Action) bool { return a.StepFunctions != nil }, compileStepFunctions},
 	{"timestream", func(a *iot.Action) bool { return a.Timestream != nil }, nil},
 }
 

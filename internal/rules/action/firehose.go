@@ -25,8 +25,16 @@ func compileFirehose(c *compiler, a *iot.Action) *Action {
 	}
 	split := value(p.BatchMode)
 	return &Action{
-		batch: func(env Env) Batch { return env.Firehose },
+		batch: func(env Env) Batch {
+			if env.Engines.Firehose == EngineAWS {
+				return Batch{Rows: 500, Bytes: 4 << 20}
+			}
+			return env.Firehose
+		},
 		open: func(env Env) (Sink, error) {
+			if env.Engines.Firehose == EngineAWS {
+				return onAWSFirehose(env, stream, value(p.Separator), split)
+			}
 			if env.Archive == nil {
 				return nil, errors.New("firehose: there is no archive")
 			}

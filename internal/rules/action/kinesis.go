@@ -30,6 +30,9 @@ func compileKinesis(c *compiler, a *iot.Action) *Action {
 	stream := c.checked("streamName", p.StreamName, name)
 	key := c.template("partitionKey", p.PartitionKey, sql.Generic)
 	return &Action{open: func(env Env) (Sink, error) {
+		if env.Engines.Kinesis == EngineAWS {
+			return onAWSKinesis(env, stream, key, name)
+		}
 		s := &streamSink{env: env, service: "kinesis"}
 		s.name = func(r *Record) (string, error) { return r.Fields[stream], name(r.Fields[stream]) }
 		s.data = func(r *Record, to *streamed) error {

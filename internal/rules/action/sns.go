@@ -39,7 +39,8 @@ func compileSNS(c *compiler, a *iot.Action) *Action {
 		}
 		return arn.Resource, nil
 	}
-	target := c.checked("targetArn", p.TargetArn, func(s string) error { _, err := topic(s); return err })
+	check := func(s string) error { _, err := topic(s); return err }
+	target := c.checked("targetArn", p.TargetArn, check)
 	structured := false
 	switch format := value(p.MessageFormat); format {
 	case "", "RAW":
@@ -49,6 +50,9 @@ func compileSNS(c *compiler, a *iot.Action) *Action {
 		c.refuse("messageFormat %q is neither RAW nor JSON", format)
 	}
 	return &Action{open: func(env Env) (Sink, error) {
+		if env.Engines.SNS == EngineAWS {
+			return onAWSSNS(env, target, structured, check)
+		}
 		s := &streamSink{env: env, service: "sns"}
 		s.name = func(r *Record) (string, error) { return topic(r.Fields[target]) }
 		s.data = func(r *Record, to *streamed) error {

@@ -35,9 +35,13 @@ func compileSQS(c *compiler, a *iot.Action) *Action {
 		}
 		return name, nil
 	}
-	target := c.checked("queueUrl", p.QueueUrl, func(s string) error { _, err := queue(s); return err })
+	check := func(s string) error { _, err := queue(s); return err }
+	target := c.checked("queueUrl", p.QueueUrl, check)
 	encode := value(p.UseBase64)
 	return &Action{open: func(env Env) (Sink, error) {
+		if env.Engines.SQS == EngineAWS {
+			return onAWSSQS(env, target, encode, check)
+		}
 		s := &streamSink{env: env, service: "sqs", queue: true}
 		s.name = func(r *Record) (string, error) { return queue(r.Fields[target]) }
 		s.data = func(r *Record, to *streamed) error {
