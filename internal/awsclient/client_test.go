@@ -121,7 +121,9 @@ func TestRefusals(t *testing.T) {
 		{"throttled", text(400, `{"__type":"ProvisionedThroughputExceededException"}`), "ProvisionedThroughputExceededException", true},
 		{"missing", text(400, `{"__type":"ResourceNotFoundException","Message":"no"}`), "ResourceNotFoundException", true},
 		{"fault", text(500, `<html>`), "Unknown", true},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect) }, "Unknown", true},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		}, "Unknown", true},
 		{"xml", text(400, `<ErrorResponse><Error><Type>Sender</Type><Code>InvalidParameter</Code><Message>m</Message></Error></ErrorResponse>`), "InvalidParameter", false},
 		{"long", text(200, strings.Repeat(" ", 1<<20+1)), "NotReached", true},
 		{"nonsense", text(200, "<"), "InvalidAnswer", true},

@@ -197,7 +197,7 @@ func TestRefusals(t *testing.T) {
 		"tags":            {bad(func(in *iot.CreateTopicRuleRequest) { in.Tags = new("a=b") }), "tags"},
 		"no kind":         {action(&iot.Action{}), "actions[0]: an action has no kind"},
 		"two kinds":       {action(&iot.Action{Republish: republish("a").Republish, S3: s3("bucket", "k").S3}), "both republish and s3"},
-		"not implemented": {action(&iot.Action{Location: &iot.LocationAction{}}), "the action location is not implemented"},
+		"not implemented": {action(&iot.Action{Salesforce: &iot.SalesforceAction{}}), "the action salesforce is not implemented"},
 		"lambda":          {action(&iot.Action{Lambda: &iot.LambdaAction{FunctionArn: "arn:aws:sns:us-east-1:1:t"}}), "lambda: functionArn"},
 		"role":            {action(&iot.Action{Sns: &iot.SnsAction{RoleArn: "role", TargetArn: "arn:aws:sns:us-east-1:1:t"}}), "sns: roleArn"},
 		"qos":             {action(&iot.Action{Republish: &iot.RepublishAction{RoleArn: role, Topic: "a", Qos: new(int32(2))}}), "republish: qos"},
