@@ -25,6 +25,7 @@ type cli struct {
 	Firmware   firmwareCmd   `cmd:"" help:"Sign firmware images and verify them."`
 	Policy     policyCmd     `cmd:"" help:"Try IoT policies, and find what is wrong with them."`
 	Provision  provisionCmd  `cmd:"" help:"Find what is wrong with provisioning templates."`
+	Rules      rulesCmd      `cmd:"" help:"Try topic rules on messages, and find those that decide too much."`
 	Pushes     configCmd     `cmd:"" name:"config" help:"Configure a slice of the fleet through its shadows."`
 	ConfigDoc  configDocCmd  `cmd:"" name:"config-doc" hidden:"" help:"Print docs/config.md."`
 	Keys       keysCmd       `cmd:"" help:"Make, list, rotate and withdraw the access keys of the API."`

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"flotilla/internal/aws/iot"
@@ -39,6 +40,11 @@ type rule struct {
 	// usesTrace and usesSource tell what Input has to have; making it costs.
 	usesTrace, usesSource bool
 }
+
+// notInErrorActions are the functions that an error action can not call.
+//
+// AWS: https://docs.aws.amazon.com/iot/latest/developerguide/rule-error-handling.html
+var notInErrorActions = []string{"aws_lambda", "get_thing_shadow", "machinelearning_predict"}
 
 var ruleName = regexp.MustCompile(`^[a-zA-Z0-9_]{1,128}$`)
 
@@ -79,7 +85,7 @@ func (e *Engine) compile(name string, p *iot.TopicRulePayload) (*rule, error) {
 		return nil, &iot.SqlParseException{Message: err.Error()}
 	}
 	r.sql, r.mayBlock = statement, statement.MayBlock()
-	texts := []string{p.Sql}
+	texts, calls := []string{p.Sql}, slices.Clone(statement.Calls())
 	parse := func(text string, field sql.Field) (*sql.Template, error) {
 		texts = append(texts, text)
 		return statement.ParseTemplate(text, field)
@@ -92,6 +98,7 @@ func (e *Engine) compile(name string, p *iot.TopicRulePayload) (*rule, error) {
 		r.actions = append(r.actions, compiled)
 		for _, t := range compiled.Templates {
 			r.mayBlock = r.mayBlock || t.MayBlock()
+			calls = append(calls, t.Calls()...)
 		}
 	}
 	if p.ErrorAction != nil {
@@ -99,15 +106,17 @@ func (e *Engine) compile(name string, p *iot.TopicRulePayload) (*rule, error) {
 			return nil, refusal(fmt.Errorf("errorAction: %w", err))
 		}
 		for _, t := range r.errorAction.Templates {
-			if t.MayBlock() {
-				return nil, invalid("errorAction: its templates can not call functions that read other systems")
+			for _, name := range t.Calls() {
+				if slices.Contains(notInErrorActions, name) {
+					return nil, invalid("errorAction: its templates can not call %s", name)
+				}
 			}
+			r.mayBlock = r.mayBlock || t.MayBlock()
+			calls = append(calls, t.Calls()...)
 		}
 	}
-	if r.mayBlock {
-		if err := e.checkExternal(texts); err != nil {
-			return nil, err
-		}
+	if err := e.checkExternal(calls); err != nil {
+		return nil, err
 	}
 	for _, text := range texts {
 		text = strings.ToLower(text)
@@ -126,22 +135,17 @@ func refusal(err error) error {
 	return invalid("%s", err)
 }
 
-var externalCall = regexp.MustCompile(`(?i)\b(aws_lambda|get_thing_shadow|get_registry_data|get_dynamodb|get_secret|machinelearning_predict|decode)\s*\(`)
-
-// checkExternal refuses calls of functions that read systems this deployment does
-// not have. The texts are known to call some.
-func (e *Engine) checkExternal(texts []string) error {
+// checkExternal refuses calls of functions that read systems this deployment does not have.
+func (e *Engine) checkExternal(calls []string) error {
 	x := &e.d.External
 	have := map[string]bool{
 		"aws_lambda": x.Lambda != nil, "get_thing_shadow": x.Shadows != nil, "get_registry_data": x.Registry != nil,
 		"get_dynamodb": x.Tables != nil, "get_secret": x.Secrets != nil, "machinelearning_predict": x.Models != nil,
 		"decode": true, // only with a Protobuf schema; without Schemas that is Undefined
 	}
-	for _, text := range texts {
-		for _, call := range externalCall.FindAllStringSubmatch(text, -1) {
-			if name := strings.ToLower(call[1]); !have[name] {
-				return invalid("The function %s is not implemented", name)
-			}
+	for _, name := range calls {
+		if !have[name] {
+			return invalid("The function %s is not implemented", name)
 		}
 	}
 	return nil

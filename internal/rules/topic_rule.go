@@ -77,6 +77,7 @@ func (e *Engine) CreateTopicRule(ctx context.Context, in *iot.CreateTopicRuleReq
 	if err != nil {
 		return nil, err
 	}
+	e.advise(ctx, r)
 	return &iot.CreateTopicRuleResponse{}, nil
 }
 
@@ -288,6 +289,7 @@ func (e *Engine) ReplaceTopicRule(ctx context.Context, in *iot.ReplaceTopicRuleR
 	if err != nil {
 		return nil, err
 	}
+	e.advise(ctx, r)
 	return &iot.ReplaceTopicRuleResponse{}, nil
 }
 

@@ -211,6 +211,13 @@ func TestRefusals(t *testing.T) {
 		"bucket":          {action(s3("..", "k")), "s3: bucketName"},
 		"acl":             {action(&iot.Action{S3: &iot.S3Action{RoleArn: role, BucketName: "bucket", Key: "k", CannedAcl: new("all")}}), "s3: cannedAcl"},
 		"error action":    {bad(func(in *iot.CreateTopicRuleRequest) { in.TopicRulePayload.ErrorAction = &iot.Action{} }), "errorAction: an action has no kind"},
+		"error action's function": {bad(func(in *iot.CreateTopicRuleRequest) {
+			in.TopicRulePayload.ErrorAction = republish("out/${get_thing_shadow('t', 'arn:aws:iam::123456789012:role/r').version}")
+		}), "errorAction: its templates can not call get_thing_shadow"},
+		"error action's variable": {bad(func(in *iot.CreateTopicRuleRequest) {
+			in.TopicRulePayload.Sql = "SET @v = aws_lambda('f', 1) SELECT a FROM 'a'"
+			in.TopicRulePayload.ErrorAction = republish("out/${@v}")
+		}), "errorAction: its templates can not call aws_lambda"},
 		"function": {bad(func(in *iot.CreateTopicRuleRequest) {
 			in.TopicRulePayload.Sql = "SELECT get_thing_shadow('t', 'arn:aws:iam::123456789012:role/r') AS s FROM 'a'"
 		}), "The function get_thing_shadow is not implemented"},

@@ -44,3 +44,17 @@ type sqlLambda struct{ *function.Functions }
 func (l sqlLambda) InvokeLambda(ctx context.Context, arn string, input []byte) ([]byte, error) {
 	return l.Invoke(ctx, arn, input)
 }
+
+// maxSchema bounds a Protobuf descriptor set in bytes, as the SQL bounds what other systems say.
+const maxSchema = 1 << 20
+
+// sqlSchemas reads descriptor sets of decode(…, 'proto', …) from the deployment's objects.
+type sqlSchemas struct{ objects }
+
+func (s sqlSchemas) DescriptorSet(ctx context.Context, bucket, key string) ([]byte, error) {
+	set, size, _, err := s.ReadRange(ctx, bucket, key, 0, maxSchema)
+	if err == nil && size > maxSchema {
+		err = fmt.Errorf("the descriptor set %s in bucket %s has more than %d bytes", key, bucket, maxSchema)
+	}
+	return set, err
+}

@@ -204,7 +204,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	s.onClose(amazon.Close)
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
-		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}}, Functions: functions,
+		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}, Schemas: sqlSchemas{objects}}, Functions: functions,
 		Archive: dir.file("archive"), Objects: objects, AWS: amazon, Log: log, Metrics: metrics,
 	})
 	if err != nil {

@@ -63,8 +63,9 @@ type Action struct {
 	// Kind is the name in the model: kinesis. Name is how a message to an error
 	// action calls it: KinesisAction.
 	Kind, Name string
-	// Templates are the fields to fill for each message.
+	// Templates are the fields to fill for each message, Fields their names in the model, such as topic.
 	Templates []*sql.Template
+	Fields    []string
 
 	batch  func(Env) Batch
 	open   func(Env) (Sink, error)
@@ -179,6 +180,7 @@ type compiler struct {
 	parse Parse
 	err   error
 	out   []*sql.Template
+	names []string // of out
 }
 
 // template takes a field that is a substitution template and returns its index in
@@ -188,7 +190,7 @@ func (c *compiler) template(name string, text *string, field sql.Field) int {
 		return -1
 	}
 	if c.parse == nil {
-		c.out = append(c.out, nil)
+		c.out, c.names = append(c.out, nil), append(c.names, name)
 		return len(c.out) - 1
 	}
 	t, err := c.parse(*text, field)
@@ -196,7 +198,7 @@ func (c *compiler) template(name string, text *string, field sql.Field) int {
 		c.err = fmt.Errorf("%s: %s: %w", c.kind, name, err)
 		return -1
 	}
-	c.out = append(c.out, t)
+	c.out, c.names = append(c.out, t), append(c.names, name)
 	return len(c.out) - 1
 }
 
@@ -304,5 +306,6 @@ func Compile(a *iot.Action, parse Parse) (*Action, error) {
 		return nil, c.err
 	}
 	out.Kind, out.Name, out.Templates = found.name, strings.ToUpper(found.name[:1])+found.name[1:]+"Action", c.out
+	out.Fields = c.names
 	return out, nil
 }

@@ -13,13 +13,15 @@ type program struct {
 	vars     []programVar
 	outer    *program // whose variables a template sees
 	external bool
-	dynamodb int // calls of get_dynamodb
+	calls    []string // external functions, those of variables that are used included
+	dynamodb int      // calls of get_dynamodb
 }
 
 type programVar struct {
 	name     string
 	eval     eval
 	external bool
+	calls    []string
 }
 
 // compiler turns expressions into closures.
@@ -159,6 +161,7 @@ func (c *compiler) variable(x *varExpr) eval {
 		for i := range owner.vars {
 			if owner.vars[i].name == x.name {
 				c.prog.external = c.prog.external || owner.vars[i].external
+				c.prog.calls = append(c.prog.calls, owner.vars[i].calls...)
 				return func(f *frame) value { return f.variable(owner, i) }
 			}
 		}
@@ -350,6 +353,7 @@ func (c *compiler) call(x *callExpr) eval {
 	fn := x.fn
 	if fn.external {
 		c.prog.external = true
+		c.prog.calls = append(c.prog.calls, x.name)
 	}
 	if n := len(x.args); n < fn.min || n > fn.max {
 		return undefined // "wrong number of arguments"

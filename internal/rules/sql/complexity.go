@@ -4,7 +4,9 @@ package sql
 type Complexity struct {
 	// Conditions are the comparisons and other leaves that AND, OR and NOT join in WHERE.
 	Conditions int
-	// Expressions are the nodes of all expressions of the statement.
+	// Expressions are what a reader has to understand one by one: each column, SET variable and condition, and beyond
+	// the first one of it each operator, function call, CASE, CAST and nested query. AND, OR and NOT, names and literals
+	// are none: SELECT a, b + 1, c * 9 / 5 + 32 has 5.
 	Expressions int
 	// CaseDepth is how deep CASE expressions nest.
 	CaseDepth int
@@ -20,7 +22,7 @@ func (s *Statement) Complexity() Complexity { return s.complexity }
 func measure(set []setVar, q *query) Complexity {
 	var c Complexity
 	for _, sv := range set {
-		c.walk(sv.x, 0)
+		c.whole(sv.x, 0)
 	}
 	c.query(q, 0)
 	c.Conditions = conditions(q.where)
@@ -45,17 +47,49 @@ func conditions(x expr) int {
 
 func (c *Complexity) query(q *query, cases int) {
 	for i := range q.columns {
-		c.walk(q.columns[i].x, cases)
+		c.whole(q.columns[i].x, cases)
 	}
-	c.walk(q.from, cases)
-	c.walk(q.where, cases)
+	if q.from != nil {
+		c.walk(q.from, cases)
+	}
+	c.where(q.where, cases)
+}
+
+// where counts the conditions that AND, OR and NOT join.
+func (c *Complexity) where(x expr, cases int) {
+	switch x := x.(type) {
+	case nil:
+		return
+	case *binaryExpr:
+		if x.op == "AND" || x.op == "OR" {
+			c.where(x.l, cases)
+			c.where(x.r, cases)
+			return
+		}
+	case *unaryExpr:
+		if x.op == "NOT" {
+			c.where(x.x, cases)
+			return
+		}
+	}
+	c.whole(x, cases)
+}
+
+// whole counts a column, a variable or a condition: one, or the operations in it when they are more.
+func (c *Complexity) whole(x expr, cases int) {
+	before := c.Expressions
+	c.walk(x, cases)
+	c.Expressions = max(c.Expressions, before+1)
 }
 
 func (c *Complexity) walk(x expr, cases int) {
 	if x == nil {
 		return
 	}
-	c.Expressions++
+	switch x.(type) {
+	case *unaryExpr, *binaryExpr, *callExpr, *castExpr, *caseExpr, *queryExpr:
+		c.Expressions++
+	}
 	switch x := x.(type) {
 	case *memberExpr:
 		c.walk(x.of, cases)

@@ -19,6 +19,7 @@ import (
 func decodeProto(c *compiler, args []expr) eval {
 	const name = "decode"
 	c.prog.external = true
+	c.prog.calls = append(c.prog.calls, name)
 	if len(args) != 6 {
 		return undefined
 	}

@@ -310,7 +310,7 @@ func TestComplexity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := sql.Complexity{Conditions: 4, Expressions: 27, CaseDepth: 2, NestedQueries: 1, ExternalCalls: 1}
+	want := sql.Complexity{Conditions: 4, Expressions: 9, CaseDepth: 2, NestedQueries: 1, ExternalCalls: 1}
 	if diff := cmp.Diff(want, s.Complexity()); diff != "" {
 		t.Error(diff)
 	}

@@ -3,6 +3,7 @@ package sql
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"flotilla/internal/mqtt"
@@ -47,8 +48,9 @@ func Parse(text, version string) (*Statement, error) {
 		c := compiler{prog: &s.prog}
 		before := s.prog.external
 		s.prog.external = false
+		calls := len(s.prog.calls)
 		of := c.expr(sv.x)
-		s.prog.vars = append(s.prog.vars, programVar{sv.name, of, s.prog.external})
+		s.prog.vars = append(s.prog.vars, programVar{sv.name, of, s.prog.external, slices.Clone(s.prog.calls[calls:])})
 		s.prog.external = s.prog.external || before
 	}
 	c := compiler{prog: &s.prog}
@@ -56,6 +58,7 @@ func Parse(text, version string) (*Statement, error) {
 		s.where = c.condition(q.where)
 	}
 	s.out = c.output(q)
+	s.prog.calls = distinct(s.prog.calls)
 	s.complexity = measure(set, q)
 	return s, nil
 }
@@ -89,6 +92,16 @@ func (s *Statement) Matches(topic string) bool {
 
 // MayBlock tells whether the statement calls functions that read other systems.
 func (s *Statement) MayBlock() bool { return s.prog.external }
+
+// Calls are the functions that read other systems and that the statement calls, by name; decode is among them when
+// it has a Protobuf schema. The caller must not change them.
+func (s *Statement) Calls() []string { return s.prog.calls }
+
+// distinct sorts names and leaves each once.
+func distinct(names []string) []string {
+	slices.Sort(names)
+	return slices.Compact(names)
+}
 
 // String is the statement in canonical form, one spelling for all spacings and cases; it
 // parses to an equal statement.

@@ -83,6 +83,7 @@ func parseTemplate(text string, prog program, v version, outer *program, field F
 	if pos < len(text) {
 		t.parts = append(t.parts, templatePart{text: text[pos:]})
 	}
+	t.prog.calls = distinct(t.prog.calls)
 	return t, nil
 }
 
@@ -114,6 +115,9 @@ func (t *Template) Expand(in *Input) (string, error) {
 
 // MayBlock tells whether Expand calls functions that read other systems.
 func (t *Template) MayBlock() bool { return t.prog.external }
+
+// Calls are as those of a statement, those of the SET variables that the template uses included.
+func (t *Template) Calls() []string { return t.prog.calls }
 
 // Constant tells that the template has no expression, and the text it always expands to.
 func (t *Template) Constant() (text string, ok bool) {
