@@ -105,7 +105,7 @@ func (a *Archive) Write(ctx context.Context, stream string, source int64, rows [
 		if len(batch) == 0 {
 			continue
 		}
-		name := path.Join(dir, fileName{source, batch[0].ID, batch[len(batch)-1].ID}.String()+"."+a.format)
+		name := path.Join(dir, fileName{source: source, first: batch[0].ID, last: batch[len(batch)-1].ID}.String()+"."+a.format)
 		write := writeParquet
 		if a.format == JSONLines {
 			write = writeJSONLines
@@ -135,9 +135,19 @@ func partition(stream string, t time.Time) string {
 }
 
 // fileName is what a file's name says of its rows.
-type fileName struct{ source, first, last int64 }
+type fileName struct {
+	source, first, last int64
+	// merged is 0, or the generation of the manifest in which compaction made it.
+	merged int64
+}
 
-func (n fileName) String() string { return fmt.Sprintf("%016x-%016x-%016x", n.source, n.first, n.last) }
+func (n fileName) String() string {
+	s := fmt.Sprintf("%016x-%016x-%016x", n.source, n.first, n.last)
+	if n.merged > 0 {
+		s += fmt.Sprintf("-m%x", n.merged)
+	}
+	return s
+}
 
 func parseFileName(s string) (n fileName, ok bool) {
 	base, ext, _ := strings.Cut(s, ".")
@@ -145,6 +155,13 @@ func parseFileName(s string) (n fileName, ok bool) {
 		return n, false
 	}
 	parts := strings.Split(base, "-")
+	if len(parts) == 4 {
+		m, err := strconv.ParseInt(strings.TrimPrefix(parts[3], "m"), 16, 64)
+		if err != nil || m < 1 || parts[3][0] != 'm' {
+			return n, false
+		}
+		n.merged, parts = m, parts[:3]
+	}
 	if len(parts) != 3 {
 		return n, false
 	}
@@ -167,20 +184,9 @@ type rowID struct {
 // missing returns, in order, the rows that no file of the source holds.
 func (a *Archive) missing(dir string, source int64, rows []Row) ([]Row, error) {
 	slices.SortStableFunc(rows, func(x, y Row) int { return cmp.Or(cmp.Compare(x.ID, y.ID), cmp.Compare(x.Part, y.Part)) })
-	entries, err := a.readDir(dir)
+	stored, err := a.stored(dir, source, rows[0].ID, rows[len(rows)-1].ID)
 	if err != nil {
 		return nil, err
-	}
-	first, last := rows[0].ID, rows[len(rows)-1].ID
-	stored := map[rowID]bool{}
-	for _, e := range entries {
-		n, ok := parseFileName(e)
-		if !ok || n.source != source || n.first > last || n.last < first {
-			continue
-		}
-		if err := a.readIDs(path.Join(dir, e), stored); err != nil {
-			return nil, err
-		}
 	}
 	if len(stored) == 0 {
 		return rows, nil
@@ -188,14 +194,24 @@ func (a *Archive) missing(dir string, source int64, rows []Row) ([]Row, error) {
 	return slices.DeleteFunc(rows, func(r Row) bool { return stored[rowID{r.ID, r.Part}] }), nil
 }
 
-func (a *Archive) readDir(dir string) ([]string, error) {
-	d, err := a.root.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// stored returns the identities in files of the source that overlap first..last.
+func (a *Archive) stored(dir string, source, first, last int64) (map[rowID]bool, error) {
+	for range attempts {
+		stored := map[rowID]bool{}
+		names, _, err := current(a.root, dir)
+		for _, e := range names {
+			n, _ := parseFileName(e)
+			if n.source != source || n.first > last || n.last < first {
+				continue
+			}
+			if err = a.readIDs(path.Join(dir, e), stored); err != nil {
+				break
+			}
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // compacted meanwhile
+		}
+		return stored, err
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	return d.Readdirnames(-1)
+	return nil, fmt.Errorf("%s changes too often", dir)
 }

@@ -20,6 +20,7 @@ const (
 	kindInt
 	kindDouble
 	kindText
+	kindRaw // payloadColumn alone
 )
 
 // widen returns the kind that holds both.

@@ -57,48 +57,64 @@ func writeJSONLines(w io.Writer, rows []Row) error {
 	return bw.Flush()
 }
 
-// jsonLinesIDs calls add for each row's identity.
-func jsonLinesIDs(r io.Reader, add func(rowID)) error {
+// scanLines calls fn for each line; fn must not keep it.
+func scanLines(r io.Reader, fn func([]byte) error) error {
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 0, 64<<10), maxLine)
 	for s.Scan() {
-		id, err := lineID(s.Bytes())
-		if err != nil {
+		if err := fn(s.Bytes()); err != nil {
 			return fmt.Errorf("line that is not ours: %w", err)
 		}
-		add(id)
 	}
 	return s.Err()
 }
 
-// lineID reads the description alone: a message may have members of the same names.
-func lineID(b []byte) (id rowID, err error) {
-	d := jsontext.NewDecoder(bytes.NewReader(b), jsontext.AllowDuplicateNames(true))
+// jsonLinesIDs calls add for each row's identity.
+func jsonLinesIDs(r io.Reader, add func(rowID)) error {
+	return scanLines(r, func(b []byte) error {
+		l, _, err := splitLine(b)
+		if err == nil {
+			add(rowID{l.ID, l.Part})
+		}
+		return err
+	})
+}
+
+// splitLine takes a line apart: the description, and the members of the message as
+// a JSON object. A message may have members of the description's names: they come
+// after it.
+func splitLine(b []byte) (l line, members []byte, err error) {
+	d := jsontext.NewDecoder(bytes.NewReader(b), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	if _, err := d.ReadToken(); err != nil {
-		return id, err
+		return l, nil, err
 	}
-	for d.PeekKind() != '}' {
-		name, err := d.ReadToken()
+	targets := []struct {
+		name string
+		to   any
+	}{{idColumn, &l.ID}, {partColumn, &l.Part}, {ruleColumn, &l.Rule}, {topicColumn, &l.Topic}, {clientColumn, &l.ClientID}, {receivedColumn, &l.Received}, {valueColumn, &l.Value}, {payloadColumn, &l.Payload}}
+	for d.PeekKind() == '"' {
+		before := d.InputOffset()
+		token, err := d.ReadToken()
 		if err != nil {
-			return id, err
+			return l, nil, err
 		}
-		n := name.String()
-		value, err := d.ReadToken()
+		name := token.String()
+		for len(targets) > 0 && targets[0].name != name {
+			targets = targets[1:]
+		}
+		if len(targets) == 0 {
+			rest := bytes.TrimLeft(b[before:], ", ")
+			return l, append([]byte{'{'}, rest...), nil
+		}
+		value, err := d.ReadValue()
 		if err != nil {
-			return id, err
+			return l, nil, err
 		}
-		switch n {
-		case idColumn:
-			if id.id, err = value.Int(); err != nil {
-				return id, err
-			}
-		case partColumn:
-			part, err := value.Int()
-			id.part = int32(part)
-			return id, err
-		case ruleColumn: // after the part
-			return id, nil
+		if err := json.Unmarshal(value, targets[0].to); err != nil {
+			return l, nil, err
 		}
+		targets = targets[1:]
 	}
-	return id, nil
+	_, err = d.ReadToken()
+	return l, nil, err
 }

@@ -44,23 +44,14 @@ func writeParquet(w io.Writer, rows []Row) error {
 	}
 	exactWidening(cols, parsed)
 
-	group := parquet.Group{
-		idColumn:       parquet.Int(64),
-		partColumn:     parquet.Int(32),
-		ruleColumn:     parquet.Encoded(parquet.String(), &parquet.RLEDictionary),
-		topicColumn:    parquet.Encoded(parquet.String(), &parquet.RLEDictionary),
-		clientColumn:   parquet.Optional(parquet.Encoded(parquet.String(), &parquet.RLEDictionary)),
-		receivedColumn: parquet.Timestamp(parquet.Millisecond),
-	}
+	names, kinds := slices.Clone(cols.names), slices.Clone(cols.kinds)
 	if anyRest {
-		group[restColumn] = parquet.Optional(parquet.String())
+		names, kinds = append(names, restColumn), append(kinds, kindText)
 	}
 	if anyRaw {
-		group[payloadColumn] = parquet.Optional(parquet.Leaf(parquet.ByteArrayType))
+		names, kinds = append(names, payloadColumn), append(kinds, kindRaw)
 	}
-	for i, name := range cols.names {
-		group[name] = parquet.Optional(leaf(cols.kinds[i]))
-	}
+	group := groupOf(names, kinds)
 	schema := parquet.NewSchema("message", group)
 	at := func(name string) int {
 		leaf, ok := schema.Lookup(name)
@@ -74,12 +65,11 @@ func writeParquet(w io.Writer, rows []Row) error {
 		positions[i] = at(name)
 	}
 	fixed := map[string]int{}
-	for _, n := range []string{idColumn, partColumn, ruleColumn, topicColumn, clientColumn, receivedColumn} {
+	for _, n := range ownColumns {
 		fixed[n] = at(n)
 	}
 
-	pw := parquet.NewGenericWriter[any](w, schema, parquet.Compression(&zstdCodec), parquet.MaxRowsPerRowGroup(rowGroupRows),
-		parquet.CreatedBy("flotilla", "1", ""))
+	pw := newParquetWriter(w, schema)
 	width := len(group)
 	const chunk = 256
 	buf := make([]parquet.Row, 0, chunk)
@@ -118,6 +108,30 @@ func writeParquet(w io.Writer, rows []Row) error {
 	return pw.Close()
 }
 
+// ownColumns are the columns that each file has.
+var ownColumns = []string{idColumn, partColumn, ruleColumn, topicColumn, clientColumn, receivedColumn}
+
+// groupOf gives the schema of a file with these columns beside those of the description.
+func groupOf(names []string, kinds []kind) parquet.Group {
+	group := parquet.Group{
+		idColumn:       parquet.Int(64),
+		partColumn:     parquet.Int(32),
+		ruleColumn:     parquet.Encoded(parquet.String(), &parquet.RLEDictionary),
+		topicColumn:    parquet.Encoded(parquet.String(), &parquet.RLEDictionary),
+		clientColumn:   parquet.Optional(parquet.Encoded(parquet.String(), &parquet.RLEDictionary)),
+		receivedColumn: parquet.Timestamp(parquet.Millisecond),
+	}
+	for i, name := range names {
+		group[name] = parquet.Optional(leaf(kinds[i]))
+	}
+	return group
+}
+
+func newParquetWriter(w io.Writer, schema *parquet.Schema) *parquet.GenericWriter[any] {
+	return parquet.NewGenericWriter[any](w, schema, parquet.Compression(&zstdCodec), parquet.MaxRowsPerRowGroup(rowGroupRows),
+		parquet.CreatedBy("flotilla", "1", ""))
+}
+
 func text(s string) parquet.Value { return parquet.ByteArrayValue([]byte(s)) }
 
 func leaf(k kind) parquet.Node {
@@ -128,6 +142,8 @@ func leaf(k kind) parquet.Node {
 		return parquet.Int(64)
 	case kindDouble:
 		return parquet.Leaf(parquet.DoubleType)
+	case kindRaw:
+		return parquet.Leaf(parquet.ByteArrayType)
 	}
 	return parquet.String()
 }
@@ -201,33 +217,41 @@ func parquetIDs(f *os.File, add func(rowID)) error {
 }
 
 func int64s(chunk parquet.ColumnChunk) (out []int64, err error) {
+	err = values(chunk, func(v parquet.Value) {
+		if v.Kind() == parquet.Int32 {
+			out = append(out, int64(v.Int32()))
+		} else {
+			out = append(out, v.Int64())
+		}
+	})
+	return out, err
+}
+
+// values calls fn for each value of a column, null ones too; fn must not keep it.
+func values(chunk parquet.ColumnChunk, fn func(parquet.Value)) error {
 	pages := chunk.Pages()
 	defer pages.Close()
 	var buf [512]parquet.Value
 	for {
 		page, err := pages.ReadPage()
 		if err == io.EOF {
-			return out, nil
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		values := page.Values()
 		for {
 			n, err := values.ReadValues(buf[:])
 			for _, v := range buf[:n] {
-				if v.Kind() == parquet.Int32 {
-					out = append(out, int64(v.Int32()))
-				} else {
-					out = append(out, v.Int64())
-				}
+				fn(v)
 			}
 			if err == io.EOF {
 				break
 			}
 			if err != nil {
 				parquet.Release(page)
-				return nil, err
+				return err
 			}
 		}
 		parquet.Release(page)

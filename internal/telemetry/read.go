@@ -7,12 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
-
-	"flotilla/internal/object"
 )
 
 // readIDs adds the identities of the rows of one of our files.
@@ -32,34 +31,50 @@ func (a *Archive) readIDs(name string, to map[rowID]bool) error {
 // CountRows returns the archive files below dir and how many rows they hold
 // together. A directory that does not exist has none.
 func CountRows(dir string) (files []string, rows int, err error) {
-	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
+	root, err := os.OpenRoot(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	defer root.Close()
+	err = partitions(root, ".", func(sub string) error {
+		for range attempts {
+			found, n, err := countPartition(root, sub)
 			if errors.Is(err, fs.ErrNotExist) {
-				return nil
+				continue // compacted meanwhile
 			}
+			for _, name := range found {
+				files = append(files, filepath.Join(dir, sub, name))
+			}
+			rows += n
 			return err
 		}
-		ext := strings.TrimPrefix(filepath.Ext(p), ".")
-		if d.IsDir() || object.Temporary(d.Name()) || ext != Parquet && ext != JSONLines {
-			return nil
-		}
-		n, err := countFile(p, ext)
-		if err != nil {
-			return fmt.Errorf("telemetry: %s: %w", p, err)
-		}
-		files, rows = append(files, p), rows+n
-		return nil
+		return fmt.Errorf("telemetry: %s changes too often", sub)
 	})
 	return files, rows, err
 }
 
-func countFile(name, ext string) (int, error) {
-	f, err := os.Open(name)
+func countPartition(root *os.Root, dir string) (names []string, rows int, err error) {
+	names, _, err = current(root, dir)
+	for _, name := range names {
+		n, err := countFile(root, path.Join(dir, name))
+		if err != nil {
+			return names, rows, fmt.Errorf("telemetry: %s: %w", path.Join(dir, name), err)
+		}
+		rows += n
+	}
+	return names, rows, err
+}
+
+func countFile(root *os.Root, name string) (int, error) {
+	f, err := root.Open(name)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	if ext == JSONLines {
+	if strings.HasSuffix(name, "."+JSONLines) {
 		n := 0
 		r := bufio.NewReaderSize(f, 256<<10)
 		for {
