@@ -31,6 +31,7 @@ type cli struct {
 	Keys       keysCmd       `cmd:"" help:"Make, list, rotate and withdraw the access keys of the API."`
 	Identities identitiesCmd `cmd:"" help:"Say who may call the API, and what each may do."`
 	Audit      auditCmd      `cmd:"" help:"Show and verify the log of changes."`
+	Archive    archiveCmd    `cmd:"" help:"Look at the archive of messages, query it, and keep it in order."`
 	Shadow     shadowCmd     `cmd:"" help:"Show what became of a shadow, and restore it."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }

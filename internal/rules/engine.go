@@ -77,6 +77,12 @@ type Config struct {
 	FirehoseBytes    int           `name:"rules.firehose-bytes" default:"67108864" help:"Bytes of messages after which an archive file is written."`
 	FirehoseRows     int           `name:"rules.firehose-rows" default:"200000" help:"Messages after which an archive file is written."`
 	FirehoseFormat   string        `name:"rules.firehose-format" default:"parquet" enum:"parquet,jsonl" help:"Format of archive files: parquet or jsonl."`
+
+	ArchiveQuiet     time.Duration `name:"rules.archive-quiet" default:"1h" help:"How long a partition of the archive must not have got a file before its small files are merged; negative: never."`
+	ArchiveFileBytes int64         `name:"rules.archive-file-bytes" default:"134217728" help:"Size that merged archive files have about."`
+	ArchiveKeep      time.Duration `name:"rules.archive-keep" default:"0s" help:"How long the archive keeps messages; files go whole. 0: for ever."`
+	ArchiveMaxBytes  int64         `name:"rules.archive-max-bytes" default:"0" help:"Bytes of the archive, of all streams together, beyond which the oldest files go. 0: no bound."`
+	ArchiveEvery     time.Duration `name:"rules.archive-every" default:"10m" help:"How often the archive is looked through for files to merge or to remove."`
 }
 
 func (c Config) withDefaults() Config {
@@ -97,6 +103,11 @@ func (c Config) withDefaults() Config {
 	set(&c.FirehoseInterval, time.Minute)
 	set(&c.FirehoseBytes, 64<<20)
 	set(&c.FirehoseRows, 200_000)
+	if c.ArchiveQuiet == 0 {
+		c.ArchiveQuiet = time.Hour
+	}
+	set(&c.ArchiveFileBytes, 128<<20)
+	set(&c.ArchiveEvery, 10*time.Minute)
 	if c.FirehoseFormat == "" {
 		c.FirehoseFormat = telemetry.Parquet
 	}
@@ -159,7 +170,7 @@ type Engine struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	closing  chan struct{}
-	tasks    sync.WaitGroup // follow, beat
+	tasks    sync.WaitGroup // follow, beat, tend
 	gate     sync.Mutex     // guards closed, and dispatch against its end
 	closed   bool
 	dispatch sync.WaitGroup // dispatchers
@@ -235,6 +246,9 @@ func (e *Engine) Start(ctx context.Context) error {
 	}
 	e.tasks.Go(e.follow)
 	e.tasks.Go(e.beat)
+	if e.env.Archive != nil {
+		e.tasks.Go(e.tend)
+	}
 	return nil
 }
 

@@ -9,6 +9,10 @@
 // of its message, so that a batch that is written again after a crash leaves out
 // what files already hold.
 //
+// Compact merges small files; a partition's manifest then tells which of its files
+// count, so that readers see each row once at any moment (docs/format/archive.md).
+// Query, List and Verify read an archive, also beside a server that writes it.
+//
 // The columns of a file come from the messages in it: members of JSON objects
 // become columns, nested objects become columns named parent.child, arrays are
 // JSON text; a column that holds whole numbers in one message and fractions in

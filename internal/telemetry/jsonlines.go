@@ -63,7 +63,7 @@ func scanLines(r io.Reader, fn func([]byte) error) error {
 	s.Buffer(make([]byte, 0, 64<<10), maxLine)
 	for s.Scan() {
 		if err := fn(s.Bytes()); err != nil {
-			return fmt.Errorf("line that is not ours: %w", err)
+			return err
 		}
 	}
 	return s.Err()
@@ -84,6 +84,11 @@ func jsonLinesIDs(r io.Reader, add func(rowID)) error {
 // a JSON object. A message may have members of the description's names: they come
 // after it.
 func splitLine(b []byte) (l line, members []byte, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("line that is not ours: %w", err)
+		}
+	}()
 	d := jsontext.NewDecoder(bytes.NewReader(b), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	if _, err := d.ReadToken(); err != nil {
 		return l, nil, err
