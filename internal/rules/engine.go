@@ -72,6 +72,7 @@ type Config struct {
 	Firehose string `name:"rules.firehose" default:"embedded" enum:"embedded,aws" help:"What serves firehose actions: embedded (the archive) or aws (Firehose)."`
 	SNS      string `name:"rules.sns" default:"embedded" enum:"embedded,aws" help:"What serves sns actions: embedded (a stream in NATS) or aws (SNS)."`
 	SQS      string `name:"rules.sqs" default:"embedded" enum:"embedded,aws" help:"What serves sqs actions: embedded (a stream in NATS) or aws (SQS)."`
+	DynamoDB string `name:"rules.dynamodb" default:"embedded" enum:"embedded,aws" help:"What serves dynamoDB and dynamoDBv2 actions: embedded (not yet there) or aws (DynamoDB)."`
 
 	FirehoseInterval time.Duration `name:"rules.firehose-interval" default:"60s" help:"How long a message may wait for its archive file."`
 	FirehoseBytes    int           `name:"rules.firehose-bytes" default:"67108864" help:"Bytes of messages after which an archive file is written."`
@@ -198,7 +199,7 @@ func New(cfg Config, d Deps) (*Engine, error) {
 			Max: cfg.MaxStreams, MaxBytes: cfg.StreamMaxBytes, MaxAge: cfg.StreamMaxAge,
 			Duplicates: min(cfg.StreamDuplicates, cfg.StreamMaxAge), Replicas: cfg.StreamReplicas,
 		},
-		Engines:  action.Engines{Kinesis: cfg.Kinesis, Firehose: cfg.Firehose, SNS: cfg.SNS, SQS: cfg.SQS},
+		Engines:  action.Engines{Kinesis: cfg.Kinesis, Firehose: cfg.Firehose, SNS: cfg.SNS, SQS: cfg.SQS, DynamoDB: cfg.DynamoDB},
 		Firehose: action.Batch{Rows: cfg.FirehoseRows, Bytes: cfg.FirehoseBytes, Linger: cfg.FirehoseInterval},
 	}
 	if err := e.openDestinations(); err != nil {

@@ -122,7 +122,7 @@ type AWS interface {
 
 // Engines say what serves an action: EngineAWS, another, or what is embedded.
 type Engines struct {
-	Kinesis, Firehose, SNS, SQS string
+	Kinesis, Firehose, SNS, SQS, DynamoDB string
 }
 
 // Check tells why an engine can not be used.
@@ -130,7 +130,7 @@ func (e Engines) Check(to AWS) error {
 	if configured := to != nil && to.Configured(); configured {
 		return nil
 	}
-	for flag, engine := range map[string]string{"kinesis": e.Kinesis, "firehose": e.Firehose, "sns": e.SNS, "sqs": e.SQS} {
+	for flag, engine := range map[string]string{"kinesis": e.Kinesis, "firehose": e.Firehose, "sns": e.SNS, "sqs": e.SQS, "dynamodb": e.DynamoDB} {
 		if engine == EngineAWS {
 			return fmt.Errorf("--rules.%s=aws: %w", flag, errNoAWS)
 		}
@@ -266,13 +266,13 @@ var kinds = []kind{
 	{"cloudwatchAlarm", func(a *iot.Action) bool { return a.CloudwatchAlarm != nil }, nil},
 	{"cloudwatchLogs", func(a *iot.Action) bool { return a.CloudwatchLogs != nil }, nil},
 	{"cloudwatchMetric", func(a *iot.Action) bool { return a.CloudwatchMetric != nil }, nil},
-	{"dynamoDB", func(a *iot.Action) bool { return a.DynamoDB != nil }, nil},
-	{"dynamoDBv2", func(a *iot.Action) bool { return a.DynamoDBv2 != nil }, nil},
+	{"dynamoDB", func(a *iot.Action) bool { return a.DynamoDB != nil }, compileDynamoDB},
+	{"dynamoDBv2", func(a *iot.Action) bool { return a.DynamoDBv2 != nil }, compileDynamoDBv2},
 	{"elasticsearch", func(a *iot.Action) bool { return a.Elasticsearch != nil }, nil},
 	{"http", func(a *iot.Action) bool { return a.Http != nil }, nil},
 	{"iotAnalytics", func(a *iot.Action) bool { return a.IotAnalytics != nil }, compileIotAnalytics},
 	{"iotEvents", func(a *iot.Action) bool { return a.IotEvents != nil }, compileIotEvents},
-	{"iotSiteWise", func(a *iot.Action) bool { return a.IotSiteWise != nil }, nil},
+	{"iotSiteWise", func(a *iot.Action) bool { return a.IotSiteWise != nil }, compileIotSiteWise},
 	{"kafka", func(a *iot.Action) bool { return a.Kafka != nil }, nil},
 	{"location", func(a *iot.Action) bool { return a.Location != nil }, compileLocation},
 	{"openSearch", func(a *iot.Action) bool { return a.OpenSearch != nil }, nil},

@@ -216,12 +216,12 @@ func parts(r *Record, split bool) [][]byte {
 	return out
 }
 
-// units are those of timestamps in AWS's models, as fractions of a second.
-var units = map[string]int64{"SECONDS": 1, "MILLISECONDS": 1e3, "MICROSECONDS": 1e6, "NANOSECONDS": 1e9}
+// perSecond are the units of timestamps in AWS's models, by how many a second has.
+var perSecond = map[string]int64{"SECONDS": 1, "MILLISECONDS": 1e3, "MICROSECONDS": 1e6, "NANOSECONDS": 1e9}
 
 // instant reads a timestamp in a unit.
 func instant(text, unit string) (time.Time, error) {
-	per, ok := units[unit]
+	per, ok := perSecond[unit]
 	if !ok {
 		return time.Time{}, fmt.Errorf("timestamp.unit %q is none of SECONDS, MILLISECONDS, MICROSECONDS and NANOSECONDS", unit)
 	}

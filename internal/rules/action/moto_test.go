@@ -19,7 +19,7 @@ import (
 )
 
 // engines has AWS serve all that there is a choice for.
-var engines = action.Engines{Kinesis: "aws", Firehose: "aws", SNS: "aws", SQS: "aws"}
+var engines = action.Engines{Kinesis: "aws", Firehose: "aws", SNS: "aws", SQS: "aws", DynamoDB: "aws"}
 
 // moto starts moto's server, a stand-in for AWS that this project did not write.
 func moto(t *testing.T) (*awsclient.Client, string) {
@@ -140,6 +140,8 @@ func TestMoto(t *testing.T) {
 			t.Error(got)
 		}
 	})
+	t.Run("dynamoDB", func(t *testing.T) { testDynamoDB(t, c) })
+	t.Run("dynamoDBv2", func(t *testing.T) { testDynamoDBv2(t, c) })
 	t.Run("stepFunctions", func(t *testing.T) {
 		definition := `{"StartAt":"P","States":{"P":{"Type":"Pass","End":true}}}`
 		machine := call(t, c, "states", "AWSStepFunctions.CreateStateMachine", "1.0", document{"name": "m", "definition": definition, "roleArn": role})["stateMachineArn"]
