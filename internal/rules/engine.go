@@ -68,11 +68,12 @@ type Config struct {
 	StreamReplicas   int           `name:"rules.stream-replicas" default:"1" help:"Replicas of streams that actions make, in a NATS cluster."`
 	MaxStreams       int           `name:"rules.max-streams" default:"1000" help:"Most streams in NATS before actions make no more."`
 
-	Kinesis  string `name:"rules.kinesis" default:"embedded" enum:"embedded,aws" help:"What serves kinesis actions: embedded (a stream in NATS) or aws (Kinesis)."`
-	Firehose string `name:"rules.firehose" default:"embedded" enum:"embedded,aws" help:"What serves firehose actions: embedded (the archive) or aws (Firehose)."`
-	SNS      string `name:"rules.sns" default:"embedded" enum:"embedded,aws" help:"What serves sns actions: embedded (a stream in NATS) or aws (SNS)."`
-	SQS      string `name:"rules.sqs" default:"embedded" enum:"embedded,aws" help:"What serves sqs actions: embedded (a stream in NATS) or aws (SQS)."`
-	DynamoDB string `name:"rules.dynamodb" default:"embedded" enum:"embedded,aws" help:"What serves dynamoDB and dynamoDBv2 actions: embedded (not yet there) or aws (DynamoDB)."`
+	Kinesis         string   `name:"rules.kinesis" default:"embedded" enum:"embedded,aws" help:"What serves kinesis actions: embedded (a stream in NATS) or aws (Kinesis)."`
+	Firehose        string   `name:"rules.firehose" default:"embedded" enum:"embedded,aws" help:"What serves firehose actions: embedded (the archive) or aws (Firehose)."`
+	SNS             string   `name:"rules.sns" default:"embedded" enum:"embedded,aws" help:"What serves sns actions: embedded (a stream in NATS) or aws (SNS)."`
+	SQS             string   `name:"rules.sqs" default:"embedded" enum:"embedded,aws" help:"What serves sqs actions: embedded (a stream in NATS) or aws (SQS)."`
+	DynamoDB        string   `name:"rules.dynamodb" default:"embedded" enum:"embedded,aws" help:"What serves dynamoDB and dynamoDBv2 actions: embedded (not yet there) or aws (DynamoDB)."`
+	SearchEndpoints []string `name:"rules.search-endpoints" help:"Origins (https://host:port) beside domains of Amazon OpenSearch Service that openSearch and elasticsearch actions may write to."`
 
 	FirehoseInterval time.Duration `name:"rules.firehose-interval" default:"60s" help:"How long a message may wait for its archive file."`
 	FirehoseBytes    int           `name:"rules.firehose-bytes" default:"67108864" help:"Bytes of messages after which an archive file is written."`
@@ -199,8 +200,9 @@ func New(cfg Config, d Deps) (*Engine, error) {
 			Max: cfg.MaxStreams, MaxBytes: cfg.StreamMaxBytes, MaxAge: cfg.StreamMaxAge,
 			Duplicates: min(cfg.StreamDuplicates, cfg.StreamMaxAge), Replicas: cfg.StreamReplicas,
 		},
-		Engines:  action.Engines{Kinesis: cfg.Kinesis, Firehose: cfg.Firehose, SNS: cfg.SNS, SQS: cfg.SQS, DynamoDB: cfg.DynamoDB},
-		Firehose: action.Batch{Rows: cfg.FirehoseRows, Bytes: cfg.FirehoseBytes, Linger: cfg.FirehoseInterval},
+		SearchEndpoints: cfg.SearchEndpoints,
+		Engines:         action.Engines{Kinesis: cfg.Kinesis, Firehose: cfg.Firehose, SNS: cfg.SNS, SQS: cfg.SQS, DynamoDB: cfg.DynamoDB},
+		Firehose:        action.Batch{Rows: cfg.FirehoseRows, Bytes: cfg.FirehoseBytes, Linger: cfg.FirehoseInterval},
 	}
 	if err := e.openDestinations(); err != nil {
 		return nil, errors.Join(err, e.closeDestinations())

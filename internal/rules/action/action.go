@@ -70,6 +70,7 @@ type Action struct {
 	batch  func(Env) Batch
 	open   func(Env) (Sink, error)
 	engine string // the only one that has it; "" when there is a choice
+	check  func(Env) error
 }
 
 // Batch is how many records the action's sink wants at once.
@@ -88,6 +89,9 @@ func (a *Action) Open(env Env) (Sink, error) { return a.open(env) }
 func (a *Action) Check(env Env) error {
 	if a.engine == EngineAWS && (env.AWS == nil || !env.AWS.Configured()) {
 		return fmt.Errorf("the action %s writes to AWS, and %w", a.Kind, errNoAWS)
+	}
+	if a.check != nil {
+		return a.check(env)
 	}
 	return nil
 }
@@ -152,8 +156,10 @@ type Env struct {
 	Functions Functions // nil: there are none
 	AWS       AWS       // nil: there is none
 	Engines   Engines
-	Log       *slog.Logger
-	Now       func() time.Time
+	// SearchEndpoints are origins, beside domains of AWS, that openSearch actions may name.
+	SearchEndpoints []string
+	Log             *slog.Logger
+	Now             func() time.Time
 }
 
 // Permanent marks err as one that no further attempt can help.
@@ -268,14 +274,14 @@ var kinds = []kind{
 	{"cloudwatchMetric", func(a *iot.Action) bool { return a.CloudwatchMetric != nil }, nil},
 	{"dynamoDB", func(a *iot.Action) bool { return a.DynamoDB != nil }, compileDynamoDB},
 	{"dynamoDBv2", func(a *iot.Action) bool { return a.DynamoDBv2 != nil }, compileDynamoDBv2},
-	{"elasticsearch", func(a *iot.Action) bool { return a.Elasticsearch != nil }, nil},
+	{"elasticsearch", func(a *iot.Action) bool { return a.Elasticsearch != nil }, compileElasticsearch},
 	{"http", func(a *iot.Action) bool { return a.Http != nil }, nil},
 	{"iotAnalytics", func(a *iot.Action) bool { return a.IotAnalytics != nil }, compileIotAnalytics},
 	{"iotEvents", func(a *iot.Action) bool { return a.IotEvents != nil }, compileIotEvents},
 	{"iotSiteWise", func(a *iot.Action) bool { return a.IotSiteWise != nil }, compileIotSiteWise},
 	{"kafka", func(a *iot.Action) bool { return a.Kafka != nil }, nil},
 	{"location", func(a *iot.Action) bool { return a.Location != nil }, compileLocation},
-	{"openSearch", func(a *iot.Action) bool { return a.OpenSearch != nil }, nil},
+	{"openSearch", func(a *iot.Action) bool { return a.OpenSearch != nil }, compileOpenSearch},
 	{"salesforce", func(a *iot.Action) bool { return a.Salesforce != nil }, nil},
 	{"stepFunctions", func(a *iot.Action) bool { return a.StepFunctions != nil }, compileStepFunctions},
 	{"timestream", func(a *iot.Action) bool { return a.Timestream != nil }, nil},
