@@ -37,6 +37,8 @@ var layers = map[string]layer{
 
 	"audit": room, "audit/chain": pure,
 
+	"eventbus": room, "eventbus/pattern": pure, "loggroup": ground,
+
 	"server": root, "sim": root, "push": root,
 }
 
