@@ -51,7 +51,8 @@ type Tags interface {
 // Config says which engines stand behind actions, and bounds them; zero values are
 // the defaults.
 type Config struct {
-	MaxRules int `name:"rules.max-rules" default:"1000" help:"Most topic rules."`
+	MaxRules         int `name:"rules.max-rules" default:"1000" help:"Most topic rules."`
+	CloudwatchSeries int `name:"rules.cloudwatch-series" default:"1000" help:"Most metrics (namespace, name, unit) that cloudwatchMetric actions may make on a node; data of further ones fail."`
 
 	OutboxRows  int64         `name:"rules.outbox-rows" default:"1000000" help:"Most messages that wait for one action of a rule, on one node; further ones are refused."`
 	OutboxBytes int64         `name:"rules.outbox-bytes" default:"1073741824" help:"Most bytes that wait for one action of a rule, on one node; further messages are refused."`
@@ -102,6 +103,7 @@ func (c Config) withDefaults() Config {
 	set(&c.StreamDuplicates, 2*time.Minute)
 	set(&c.StreamReplicas, 1)
 	set(&c.MaxStreams, 1000)
+	set(&c.CloudwatchSeries, 1000)
 	set(&c.FirehoseInterval, time.Minute)
 	set(&c.FirehoseBytes, 64<<20)
 	set(&c.FirehoseRows, 200_000)
@@ -137,6 +139,7 @@ type Deps struct {
 	Archive   string         // directory of the firehose action
 	Objects   action.Objects // of the s3 action; nil: it fails
 	AWS       action.AWS     // of actions that AWS serves; nil: they fail
+	Logs      action.Logs    // of the cloudwatchLogs action; nil: it fails
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer
 	Now       func() time.Time // time.Now when nil
@@ -196,6 +199,7 @@ func New(cfg Config, d Deps) (*Engine, error) {
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.env = action.Env{
 		Account: d.Account, Functions: d.Functions, Objects: d.Objects, AWS: d.AWS, Publisher: d.Publisher, Conn: d.Bus.Conn(), Log: d.Log, Now: d.Now,
+		Logs: d.Logs, Metrics: action.NewMetrics(cfg.CloudwatchSeries),
 		Streams: action.Streams{
 			Max: cfg.MaxStreams, MaxBytes: cfg.StreamMaxBytes, MaxAge: cfg.StreamMaxAge,
 			Duplicates: min(cfg.StreamDuplicates, cfg.StreamMaxAge), Replicas: cfg.StreamReplicas,
@@ -208,7 +212,7 @@ func New(cfg Config, d Deps) (*Engine, error) {
 		return nil, errors.Join(err, e.closeDestinations())
 	}
 	if d.Metrics != nil {
-		d.Metrics.MustRegister(backlogs{e})
+		d.Metrics.MustRegister(backlogs{e}, e.env.Metrics)
 	}
 	d.Bus.OnChange(kindRule, e.changed)
 	return e, nil

@@ -21,6 +21,7 @@ import (
 	"flotilla/internal/identity/authorizer"
 	"flotilla/internal/index"
 	"flotilla/internal/jobs"
+	"flotilla/internal/loggroup"
 	"flotilla/internal/object"
 	"flotilla/internal/observe"
 	"flotilla/internal/ota"
@@ -66,6 +67,7 @@ type Config struct {
 	S3         object.Endpoint   `embed:""`
 	Rules      rules.Config      `embed:""`
 	AWS        awsclient.Config  `embed:""`
+	Logs       loggroup.Config   `embed:""`
 	Gateway    gateway.Config    `embed:""`
 	Domain     domain.Config     `embed:""`
 }

@@ -28,6 +28,7 @@ import (
 	"flotilla/internal/identity/authorizer"
 	"flotilla/internal/index"
 	"flotilla/internal/jobs"
+	"flotilla/internal/loggroup"
 	"flotilla/internal/mqtt"
 	"flotilla/internal/observe"
 	"flotilla/internal/ota"
@@ -206,6 +207,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
 		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}, Schemas: sqlSchemas{objects}}, Functions: functions,
 		Archive: dir.file("archive"), Objects: objects, AWS: amazon, Log: log, Metrics: metrics,
+		Logs: loggroup.Open(dir.file("logs"), cfg.Logs),
 	})
 	if err != nil {
 		return nil, err

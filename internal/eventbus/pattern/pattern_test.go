@@ -82,9 +82,6 @@ func FuzzMatch(f *testing.F) {
 		if err != nil || eventErr != nil {
 			return
 		}
-		if p.Match(event) != p.Match(event) {
-			t.Error("a match does not repeat")
-		}
 		// A second pattern that an $or adds can't take matches away.
 		both, err := pattern.Parse([]byte(`{"$or": [` + text + `, {"no such field": ["x"]}]}`))
 		if err == nil && p.Match(event) && !both.Match(event) {

@@ -154,6 +154,8 @@ type Env struct {
 	Firehose  Batch
 	Objects   Objects
 	Functions Functions // nil: there are none
+	Logs      Logs      // nil: there are none
+	Metrics   *Metrics  // nil: there are none
 	AWS       AWS       // nil: there is none
 	Engines   Engines
 	// SearchEndpoints are origins, beside domains of AWS, that openSearch actions may name.
@@ -270,8 +272,8 @@ var kinds = []kind{
 	{"lambda", func(a *iot.Action) bool { return a.Lambda != nil }, compileLambda},
 
 	{"cloudwatchAlarm", func(a *iot.Action) bool { return a.CloudwatchAlarm != nil }, nil},
-	{"cloudwatchLogs", func(a *iot.Action) bool { return a.CloudwatchLogs != nil }, nil},
-	{"cloudwatchMetric", func(a *iot.Action) bool { return a.CloudwatchMetric != nil }, nil},
+	{"cloudwatchLogs", func(a *iot.Action) bool { return a.CloudwatchLogs != nil }, compileCloudwatchLogs},
+	{"cloudwatchMetric", func(a *iot.Action) bool { return a.CloudwatchMetric != nil }, compileCloudwatchMetric},
 	{"dynamoDB", func(a *iot.Action) bool { return a.DynamoDB != nil }, compileDynamoDB},
 	{"dynamoDBv2", func(a *iot.Action) bool { return a.DynamoDBv2 != nil }, compileDynamoDBv2},
 	{"elasticsearch", func(a *iot.Action) bool { return a.Elasticsearch != nil }, compileElasticsearch},

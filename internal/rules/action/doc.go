@@ -14,6 +14,8 @@
 //	sqs        work-queue stream named by the queue of queueUrl
 //	firehose   Parquet archive of package telemetry, directory named by deliveryStreamName
 //	s3         file <objects>/<bucket>/<key>, or an object of an S3-compatible service
+//	cloudwatchLogs    log group, a directory of package loggroup
+//	cloudwatchMetric  flotilla_cloudwatch_metric of /metrics, labelled with namespace, name and unit
 //
 // Sinks are called by one goroutine at a time with records in order, again and
 // again until they succeed; what they can not do twice without effect, they must
