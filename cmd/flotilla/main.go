@@ -33,6 +33,7 @@ type cli struct {
 	Audit      auditCmd      `cmd:"" help:"Show and verify the log of changes."`
 	Archive    archiveCmd    `cmd:"" help:"Look at the archive of messages, query it, and keep it in order."`
 	Shadow     shadowCmd     `cmd:"" help:"Show what became of a shadow, and restore it."`
+	Alarms     alarmsCmd     `cmd:"" help:"Alarms that rules set: list, delete."`
 	Logs       logsCmd       `cmd:"" help:"Log groups that rules write: list, tail."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }

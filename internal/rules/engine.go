@@ -52,6 +52,7 @@ type Tags interface {
 // the defaults.
 type Config struct {
 	MaxRules         int `name:"rules.max-rules" default:"1000" help:"Most topic rules."`
+	MaxAlarms        int `name:"rules.max-alarms" default:"1000" help:"Most alarms that cloudwatchAlarm actions may make; changes of further ones fail."`
 	CloudwatchSeries int `name:"rules.cloudwatch-series" default:"1000" help:"Most metrics (namespace, name, unit) that cloudwatchMetric actions may make on a node; data of further ones fail."`
 
 	OutboxRows  int64         `name:"rules.outbox-rows" default:"1000000" help:"Most messages that wait for one action of a rule, on one node; further ones are refused."`
@@ -103,6 +104,7 @@ func (c Config) withDefaults() Config {
 	set(&c.StreamDuplicates, 2*time.Minute)
 	set(&c.StreamReplicas, 1)
 	set(&c.MaxStreams, 1000)
+	set(&c.MaxAlarms, 1000)
 	set(&c.CloudwatchSeries, 1000)
 	set(&c.FirehoseInterval, time.Minute)
 	set(&c.FirehoseBytes, 64<<20)
@@ -153,6 +155,7 @@ type Engine struct {
 	now     func() time.Time
 	env     action.Env
 	metrics *metrics
+	alarms  *alarms
 	closers []func() error
 
 	evaluations sync.Pool // of *evaluation
@@ -191,7 +194,7 @@ func New(cfg Config, d Deps) (*Engine, error) {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{
-		cfg: cfg, d: d, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
+		cfg: cfg, d: d, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), alarms: newAlarms(d.DB, cfg.MaxAlarms),
 		byName: map[string]*rule{}, trie: mqtt.NewTrie[*rule](), queues: map[int64]*queue{},
 		stale: make(chan string, 1024), closing: make(chan struct{}),
 		observed: map[int64]observation{}, held: map[int64]*heldWriter{},
@@ -199,7 +202,7 @@ func New(cfg Config, d Deps) (*Engine, error) {
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.env = action.Env{
 		Account: d.Account, Functions: d.Functions, Objects: d.Objects, AWS: d.AWS, Publisher: d.Publisher, Conn: d.Bus.Conn(), Log: d.Log, Now: d.Now,
-		Logs: d.Logs, Metrics: action.NewMetrics(cfg.CloudwatchSeries),
+		Logs: d.Logs, Alarms: e.alarms, Metrics: action.NewMetrics(cfg.CloudwatchSeries),
 		Streams: action.Streams{
 			Max: cfg.MaxStreams, MaxBytes: cfg.StreamMaxBytes, MaxAge: cfg.StreamMaxAge,
 			Duplicates: min(cfg.StreamDuplicates, cfg.StreamMaxAge), Replicas: cfg.StreamReplicas,
@@ -212,7 +215,7 @@ func New(cfg Config, d Deps) (*Engine, error) {
 		return nil, errors.Join(err, e.closeDestinations())
 	}
 	if d.Metrics != nil {
-		d.Metrics.MustRegister(backlogs{e}, e.env.Metrics)
+		d.Metrics.MustRegister(backlogs{e}, e.alarms, e.env.Metrics)
 	}
 	d.Bus.OnChange(kindRule, e.changed)
 	return e, nil

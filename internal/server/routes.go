@@ -240,6 +240,8 @@ func route(s *api.Server, r *rooms) {
 
 	// Who may call the APIs, and what they changed.
 	api.Handle(s, flotilla.ListAuditHeads, r.audit.ListAuditHeads)
+	api.Handle(s, flotilla.DeleteAlarm, r.rules.DeleteAlarm)
+	api.Handle(s, flotilla.ListAlarms, r.rules.ListAlarms)
 	api.Handle(s, flotilla.ListAuditNodes, r.audit.ListAuditNodes)
 	api.Handle(s, flotilla.ListAuditRecords, r.audit.ListAuditRecords)
 	api.Handle(s, flotilla.AttachIdentityPolicy, r.identities.AttachIdentityPolicy)

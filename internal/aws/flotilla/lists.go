@@ -15,6 +15,15 @@ func encodeAccessKeys(b []byte, list []*AccessKey) []byte {
 	return append(b, ']')
 }
 
+func encodeAlarms(b []byte, list []*Alarm) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
 func encodeAuditHeads(b []byte, list []*AuditHead) []byte {
 	b = append(b, '[')
 	for _, v := range list {

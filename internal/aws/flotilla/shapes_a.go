@@ -47,6 +47,45 @@ func (s *AccessKey) encode(b []byte) []byte {
 	return append(b, '}')
 }
 
+// Alarm is a structure of the model.
+type Alarm struct {
+	AlarmName    *string   `json:"alarmName,omitzero"`
+	StateValue   *string   `json:"stateValue,omitzero"`
+	StateReason  *string   `json:"stateReason,omitzero"`
+	RuleName     *string   `json:"ruleName,omitzero"`
+	StateChanged *aws.Time `json:"stateChanged,omitzero"`
+	StateUpdated *aws.Time `json:"stateUpdated,omitzero"`
+}
+
+func (s *Alarm) encode(b []byte) []byte {
+	b = append(b, '{')
+	if s.AlarmName != nil {
+		b = wire.AppendName(b, `"alarmName":`)
+		b = wire.AppendString(b, *s.AlarmName)
+	}
+	if s.StateValue != nil {
+		b = wire.AppendName(b, `"stateValue":`)
+		b = wire.AppendString(b, *s.StateValue)
+	}
+	if s.StateReason != nil {
+		b = wire.AppendName(b, `"stateReason":`)
+		b = wire.AppendString(b, *s.StateReason)
+	}
+	if s.RuleName != nil {
+		b = wire.AppendName(b, `"ruleName":`)
+		b = wire.AppendString(b, *s.RuleName)
+	}
+	if s.StateChanged != nil {
+		b = wire.AppendName(b, `"stateChanged":`)
+		b = wire.AppendTime(b, s.StateChanged.Time)
+	}
+	if s.StateUpdated != nil {
+		b = wire.AppendName(b, `"stateUpdated":`)
+		b = wire.AppendTime(b, s.StateUpdated.Time)
+	}
+	return append(b, '}')
+}
+
 // AttachIdentityPolicyRequest is the input of AttachIdentityPolicy.
 type AttachIdentityPolicyRequest struct {
 	IdentityName string  `json:"identityName"` // required, in the path

@@ -28,6 +28,27 @@ type DeleteAccessKeyResponse struct {
 
 func writeDeleteAccessKeyResponse(*wire.Response, *DeleteAccessKeyResponse) {}
 
+// DeleteAlarmRequest is the input of DeleteAlarm.
+type DeleteAlarmRequest struct {
+	AlarmName string `json:"alarmName"` // required, in the path
+}
+
+func readDeleteAlarmRequest(r *wire.Request, s *DeleteAlarmRequest) error {
+	d := new(wire.Decoder)
+	d.In("alarmName")
+	if text, ok := r.Label(0); ok {
+		s.AlarmName = text
+	}
+	d.Out()
+	return d.Err()
+}
+
+// DeleteAlarmResponse is the output of DeleteAlarm.
+type DeleteAlarmResponse struct {
+}
+
+func writeDeleteAlarmResponse(*wire.Response, *DeleteAlarmResponse) {}
+
 // DeleteIdentityRequest is the input of DeleteIdentity.
 type DeleteIdentityRequest struct {
 	IdentityName string `json:"identityName"` // required, in the path

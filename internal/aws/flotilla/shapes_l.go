@@ -162,6 +162,28 @@ func (s *ListAccessKeysResponse) encode(b []byte) []byte {
 	return append(b, '}')
 }
 
+// ListAlarmsRequest is the input of ListAlarms.
+type ListAlarmsRequest struct {
+}
+
+func readListAlarmsRequest(*wire.Request, *ListAlarmsRequest) error { return nil }
+
+// ListAlarmsResponse is the output of ListAlarms.
+type ListAlarmsResponse struct {
+	Alarms []*Alarm `json:"alarms,omitzero"`
+}
+
+func writeListAlarmsResponse(r *wire.Response, s *ListAlarmsResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *ListAlarmsResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"alarms":`)
+	b = encodeAlarms(b, s.Alarms)
+	return append(b, '}')
+}
+
 // ListAuditHeadsRequest is the input of ListAuditHeads.
 type ListAuditHeadsRequest struct {
 	NodeId     string `json:"nodeId"`              // required, in the path

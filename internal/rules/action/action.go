@@ -154,6 +154,7 @@ type Env struct {
 	Firehose  Batch
 	Objects   Objects
 	Functions Functions // nil: there are none
+	Alarms    Alarms    // nil: there are none
 	Logs      Logs      // nil: there are none
 	Metrics   *Metrics  // nil: there are none
 	AWS       AWS       // nil: there is none
@@ -271,7 +272,7 @@ var kinds = []kind{
 	{"s3", func(a *iot.Action) bool { return a.S3 != nil }, compileS3},
 	{"lambda", func(a *iot.Action) bool { return a.Lambda != nil }, compileLambda},
 
-	{"cloudwatchAlarm", func(a *iot.Action) bool { return a.CloudwatchAlarm != nil }, nil},
+	{"cloudwatchAlarm", func(a *iot.Action) bool { return a.CloudwatchAlarm != nil }, compileCloudwatchAlarm},
 	{"cloudwatchLogs", func(a *iot.Action) bool { return a.CloudwatchLogs != nil }, compileCloudwatchLogs},
 	{"cloudwatchMetric", func(a *iot.Action) bool { return a.CloudwatchMetric != nil }, compileCloudwatchMetric},
 	{"dynamoDB", func(a *iot.Action) bool { return a.DynamoDB != nil }, compileDynamoDB},

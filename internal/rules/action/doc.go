@@ -14,6 +14,7 @@
 //	sqs        work-queue stream named by the queue of queueUrl
 //	firehose   Parquet archive of package telemetry, directory named by deliveryStreamName
 //	s3         file <objects>/<bucket>/<key>, or an object of an S3-compatible service
+//	cloudwatchAlarm   state in the store, which /metrics shows as flotilla_cloudwatch_alarm
 //	cloudwatchLogs    log group, a directory of package loggroup
 //	cloudwatchMetric  flotilla_cloudwatch_metric of /metrics, labelled with namespace, name and unit
 //
