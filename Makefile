@@ -3,7 +3,7 @@
 GO ?= go
 FUZZTIME ?= 60s
 
-.PHONY: build test lint test-cluster test-clients fuzz generate bench-gateway bench-idle bench-endurance bench-shadow bench-provision bench-policy bench-registry
+.PHONY: build test lint test-cluster test-clients fuzz generate bench-gateway bench-idle bench-endurance bench-shadow bench-provision bench-policy bench-registry bench-rules
 
 build: ## the one static binary, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/flotilla ./cmd/flotilla
@@ -58,3 +58,11 @@ bench-policy: ## policy decisions beside Open Policy Agent and Cedar (a module o
 
 bench-registry: ## a million things and certificates beside a thousand; bench/postgres.sh go run ./bench/registry -store does so on PostgreSQL
 	$(GO) run ./bench/registry
+
+bench-rules: ## SQL on a message, then gateway -> rule -> stream and archive, acknowledged (EKUIPER=clone: beside lf-edge/ekuiper)
+	$(if $(EKUIPER),bench/rules/ekuiper.sh $(EKUIPER),$(GO) test -run '^$$' -bench Evaluate -benchmem -count 7 ./internal/rules/sql)
+	$(GO) test -run '^$$' -bench BenchmarkEvaluate -benchmem -count 7 ./internal/rules
+	$(GO) run ./bench/rules
+	$(GO) run ./bench/rules -to firehose
+	$(GO) run ./bench/rules -rate 10000
+	$(GO) run ./bench/rules -rules 1000
