@@ -38,6 +38,9 @@ type Message struct {
 	// clients that are not connected. Messages to connected clients are never left out.
 	// It stays on the node.
 	Place int64
+	// Hops counts the rules that republished the message, one after the other. It stays
+	// on the node.
+	Hops int
 }
 
 // Source is the publisher of a Message.

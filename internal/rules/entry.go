@@ -3,6 +3,7 @@ package rules
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"time"
 
 	"flotilla/internal/rules/action"
@@ -30,7 +31,8 @@ type failure struct {
 
 // entryVersion is the first byte of an encoded entry. Version 1:
 //
-//	flags    byte: 1 has a failure, 2 the failure's original is the payload
+//	flags    byte: 1 has a failure, 2 the failure's original is the payload, 4 has hops
+//	hops     uvarint (if any)
 //	received varint, ms since 1970
 //	topic, clientID, fault   strings
 //	fields   uvarint count, strings
@@ -43,6 +45,7 @@ const entryVersion = 1
 const (
 	flagFailure = 1 << iota
 	flagSamePayload
+	flagHops
 )
 
 // appendEntry encodes an entry but for its id.
@@ -54,7 +57,13 @@ func appendEntry(b []byte, e *entry) []byte {
 			flags |= flagSamePayload
 		}
 	}
+	if e.Hops > 0 {
+		flags |= flagHops
+	}
 	b = append(b, entryVersion, flags)
+	if e.Hops > 0 {
+		b = binary.AppendUvarint(b, uint64(e.Hops))
+	}
 	b = binary.AppendVarint(b, e.Received.UnixMilli())
 	b = appendText(b, e.Topic)
 	b = appendText(b, e.ClientID)
@@ -107,6 +116,13 @@ func parseEntry(b []byte) (e entry, err error) {
 	}
 	flags := b[1]
 	r := entryReader{b: b[2:]}
+	if flags&flagHops != 0 {
+		hops, n := binary.Uvarint(r.b)
+		if n <= 0 || hops > math.MaxInt32 {
+			return e, errEntry
+		}
+		r.b, e.Hops = r.b[n:], int(hops)
+	}
 	received, n := binary.Varint(r.b)
 	if n <= 0 {
 		return e, errEntry

@@ -17,6 +17,7 @@ func entries() []entry {
 		{Record: action.Record{Received: at}},
 		{Record: action.Record{Topic: "a/b", ClientID: "c", Received: at, Payload: payload, Fields: []string{"x", "", "größe"}}, fault: "no"},
 		{Record: action.Record{Topic: "a/b", Received: at, Payload: payload}, failure: &failure{trace: "t", original: payload, fields: []string{"e"}}},
+		{Record: action.Record{Topic: "a/b", Received: at, Payload: payload, Hops: 200}},
 		{Record: action.Record{Topic: "a/b", Received: at, Payload: payload}, failure: &failure{fault: "f", original: []byte("other")}},
 	}
 }

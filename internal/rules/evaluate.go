@@ -175,7 +175,7 @@ func (ev *evaluation) run(r *rule) error {
 			q.counters.refused.Inc()
 			return fmt.Errorf("rules: the outbox of an action of rule %s is full: %w", r.name, mqtt.QuotaExceeded)
 		}
-		n := entry{Record: action.Record{Topic: ev.topic, ClientID: ev.m.Source.ClientID, Received: received, Payload: out.Payload}, failure: fail}
+		n := entry{Record: action.Record{Topic: ev.topic, ClientID: ev.m.Source.ClientID, Received: received, Payload: out.Payload, Hops: ev.m.Hops}, failure: fail}
 		n.Fields, n.fault = ev.expand(a)
 		ev.rows = append(ev.rows, outboxRow{q, appendEntry(make([]byte, 0, entrySize(&n)), &n)})
 	}

@@ -485,7 +485,7 @@ func (q *queue) failureEntry(e *entry, cause error) *entry {
 		panic("rules: " + err.Error()) // texts always marshal
 	}
 	return &entry{
-		Record: action.Record{Topic: e.Topic, ClientID: e.ClientID, Received: q.e.now(), Payload: payload, Fields: e.failure.fields},
+		Record: action.Record{Topic: e.Topic, ClientID: e.ClientID, Received: q.e.now(), Payload: payload, Hops: e.Hops, Fields: e.failure.fields},
 		fault:  e.failure.fault,
 	}
 }

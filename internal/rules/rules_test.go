@@ -258,6 +258,29 @@ func TestRetry(t *testing.T) {
 	})
 }
 
+// A rule that republishes to what it selects from ends with an error, and so does its error action.
+func TestCircle(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		e := w.start(t)
+		w.out.publish = func(_ context.Context, m *mqtt.Message) error { return w.publishMessage(e, m) }
+		p := payload("SELECT * FROM 'in'", republish("in"))
+		p.ErrorAction = kinesis("errors", "k")
+		create(t, e, "circle", p)
+		q := payload("SELECT * FROM 'in'", republish("elsewhere"))
+		q.ErrorAction = republish("in")
+		create(t, e, "along", q)
+		w.mustPublish(t, e, "in", `{"a":1}`)
+		m := w.streamed(t, "errors", 1)[0]
+		if !strings.Contains(string(m.Data), `"failedAction":"RepublishAction","failedResource":"in","errorMessage":"the message has been republished by 16 rules one after the other`) {
+			t.Errorf("%s", m.Data)
+		}
+		eventually(t, "the outbox to be empty", func() bool { return w.pending(t) == 0 })
+		if n := len(w.out.all()); n != 16+16 { // "along" sees what goes round, its last one is one too many
+			t.Errorf("%d messages were published", n)
+		}
+	})
+}
+
 // After RetryFor the error action gets the message; one that fails itself does not loop.
 func TestGivesUp(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

@@ -31,6 +31,8 @@ type Record struct {
 	Received time.Time
 	// Payload is what the rule made of the message. Sinks must not write to it.
 	Payload []byte
+	// Hops counts the rules that republished the message before this one saw it.
+	Hops int
 	// Fields are the filled templates of the action, in the order of Action.Templates.
 	Fields []string
 }

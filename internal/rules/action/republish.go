@@ -90,8 +90,14 @@ func (s *republishSink) Do(ctx context.Context, records []Record) (int, error) {
 	return len(records), nil
 }
 
+// maxHops is how many rules may republish a message one after the other.
+const maxHops = 16
+
 func (s *republishSink) message(r *Record) (*mqtt.Message, error) {
-	m := &mqtt.Message{Topic: r.Fields[s.topic], Payload: r.Payload, QoS: s.qos, Received: s.env.Now()}
+	if r.Hops >= maxHops {
+		return nil, fmt.Errorf("the message has been republished by %d rules one after the other: they go round in a circle", r.Hops)
+	}
+	m := &mqtt.Message{Topic: r.Fields[s.topic], Payload: r.Payload, QoS: s.qos, Received: s.env.Now(), Hops: r.Hops + 1}
 	if err := checkTopic(m.Topic); err != nil {
 		return nil, err
 	}
