@@ -2,6 +2,7 @@ package rules
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,12 +10,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"flotilla/internal/aws"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/mqtt"
+	"flotilla/internal/outbound"
 	"flotilla/internal/rules/action"
 	"flotilla/internal/rules/sql"
 	"flotilla/internal/store"
@@ -77,6 +80,11 @@ type Config struct {
 	DynamoDB        string   `name:"rules.dynamodb" default:"embedded" enum:"embedded,aws" help:"What serves dynamoDB and dynamoDBv2 actions: embedded (not yet there) or aws (DynamoDB)."`
 	SearchEndpoints []string `name:"rules.search-endpoints" help:"Origins (https://host:port) beside domains of Amazon OpenSearch Service that openSearch and elasticsearch actions may write to."`
 
+	MaxDestinations int  `name:"rules.max-destinations" default:"1000" help:"Most topic rule destinations."`
+	HTTPPlain       bool `name:"rules.http-plain" help:"Let http actions and their destinations use http, for laboratories; otherwise https alone."`
+	HTTPPrivate     bool `name:"rules.http-private" help:"Let http actions and their destinations reach loopback and private addresses, and any port; otherwise public addresses at 443 and 8443 alone."`
+	HTTPSign        bool `name:"rules.http-sign" help:"Let http actions with auth.sigv4 sign with the AWS credentials in the server's environment: whoever may create rules can then act with them."`
+
 	FirehoseInterval time.Duration `name:"rules.firehose-interval" default:"60s" help:"How long a message may wait for its archive file."`
 	FirehoseBytes    int           `name:"rules.firehose-bytes" default:"67108864" help:"Bytes of messages after which an archive file is written."`
 	FirehoseRows     int           `name:"rules.firehose-rows" default:"200000" help:"Messages after which an archive file is written."`
@@ -91,6 +99,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	set(&c.MaxRules, 1000)
+	set(&c.MaxDestinations, 1000)
 	set(&c.OutboxRows, 1_000_000)
 	set(&c.OutboxBytes, 1<<30)
 	set(&c.OutboxTotal, 8<<30)
@@ -138,13 +147,17 @@ type Deps struct {
 	External sql.External
 	// Functions are those of the lambda action; nil: it fails.
 	Functions action.Functions
-	Archive   string         // directory of the firehose action
-	Objects   action.Objects // of the s3 action; nil: it fails
-	AWS       action.AWS     // of actions that AWS serves; nil: they fail
-	Logs      action.Logs    // of the cloudwatchLogs action; nil: it fails
-	Log       *slog.Logger
-	Metrics   prometheus.Registerer
-	Now       func() time.Time // time.Now when nil
+	// Roots verify the servers of http actions; nil: those of the system.
+	Roots *x509.CertPool
+	// APIURL is how others reach the API, for links in confirmation messages; nil: links have no host.
+	APIURL  func() string
+	Archive string         // directory of the firehose action
+	Objects action.Objects // of the s3 action; nil: it fails
+	AWS     action.AWS     // of actions that AWS serves; nil: they fail
+	Logs    action.Logs    // of the cloudwatchLogs action; nil: it fails
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Now     func() time.Time // time.Now when nil
 }
 
 // Engine is the room. It is safe for concurrent use.
@@ -156,6 +169,7 @@ type Engine struct {
 	env     action.Env
 	metrics *metrics
 	alarms  *alarms
+	client  *outbound.Client
 	closers []func() error
 
 	evaluations sync.Pool // of *evaluation
@@ -173,15 +187,16 @@ type Engine struct {
 	observed map[int64]observation       // writers of other nodes
 	held     map[int64]*heldWriter       // writers of other runs that this node executes
 
-	loading  sync.Mutex
-	stale    chan string // names of rules to load again; "" all
-	ctx      context.Context
-	cancel   context.CancelFunc
-	closing  chan struct{}
-	tasks    sync.WaitGroup // follow, beat, tend
-	gate     sync.Mutex     // guards closed, and dispatch against its end
-	closed   bool
-	dispatch sync.WaitGroup // dispatchers
+	unconfirmed chan struct{} // confirmation messages are due
+	loading     sync.Mutex
+	stale       chan string // names of rules to load again; "" all
+	ctx         context.Context
+	cancel      context.CancelFunc
+	closing     chan struct{}
+	tasks       sync.WaitGroup // follow, beat, tend
+	gate        sync.Mutex     // guards closed, and dispatch against its end
+	closed      bool
+	dispatch    sync.WaitGroup // dispatchers
 }
 
 // New makes the engine and opens the directories of its actions.
@@ -196,11 +211,20 @@ func New(cfg Config, d Deps) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, d: d, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), alarms: newAlarms(d.DB, cfg.MaxAlarms),
 		byName: map[string]*rule{}, trie: mqtt.NewTrie[*rule](), queues: map[int64]*queue{},
-		stale: make(chan string, 1024), closing: make(chan struct{}),
+		stale: make(chan string, 1024), unconfirmed: make(chan struct{}, 1), closing: make(chan struct{}),
 		observed: map[int64]observation{}, held: map[int64]*heldWriter{},
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.client = outbound.New(outbound.Policy{Plain: cfg.HTTPPlain, Private: cfg.HTTPPrivate, Roots: d.Roots}, 32)
+	e.closers = append(e.closers, func() error { e.client.Close(); return nil })
+	web := &action.Web{Client: e.client, Enabled: e.destinationEnabled, Credentials: func(ctx context.Context) (sdk.Credentials, error) {
+		if !cfg.HTTPSign {
+			return sdk.Credentials{}, errors.New("the server does not sign requests of rules (--rules.http-sign)")
+		}
+		return credentials(ctx)
+	}}
 	e.env = action.Env{
+		Web:     web,
 		Account: d.Account, Functions: d.Functions, Objects: d.Objects, AWS: d.AWS, Publisher: d.Publisher, Conn: d.Bus.Conn(), Log: d.Log, Now: d.Now,
 		Logs: d.Logs, Alarms: e.alarms, Metrics: action.NewMetrics(cfg.CloudwatchSeries),
 		Streams: action.Streams{

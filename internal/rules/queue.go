@@ -332,7 +332,7 @@ func (q *queue) execute(l *lane, entries []entry, sizes []int) bool {
 			return false
 		}
 		q.note(err)
-		if action.IsPermanent(err) || q.hopeless(&entries[0]) {
+		if action.IsPermanent(err) || action.IsExhausted(err) && q.errors.Load() != nil || q.hopeless(&entries[0]) {
 			fails = append(fails, failed{&entries[0], sizes[0], err})
 			entries, sizes = entries[1:], sizes[1:]
 			continue

@@ -69,6 +69,9 @@ func (e *Engine) CreateTopicRule(ctx context.Context, in *iot.CreateTopicRuleReq
 		if err := e.setActions(tx, in.RuleName, in.TopicRulePayload, now); err != nil {
 			return err
 		}
+		if err := e.ensureDestinations(ctx, tx, r); err != nil {
+			return err
+		}
 		if len(tags) > 0 {
 			_, err = e.d.Tags.TagResource(ctx, &iot.TagResourceRequest{ResourceArn: e.arn(in.RuleName), Tags: tags})
 		}
@@ -88,6 +91,9 @@ func (e *Engine) check(name string, p *iot.TopicRulePayload) (*rule, string, err
 	}
 	r, err := e.compile(name, p)
 	if err != nil {
+		return nil, "", err
+	}
+	if err := e.checkActions(r, p); err != nil {
 		return nil, "", err
 	}
 	for _, a := range append(slices.Clip(r.actions), r.errorAction) {
@@ -275,10 +281,13 @@ func (e *Engine) ReplaceTopicRule(ctx context.Context, in *iot.ReplaceTopicRuleR
 	if err != nil {
 		return nil, err
 	}
-	err = e.write(ctx, in.RuleName, func(_ context.Context, tx store.Tx) error {
+	err = e.write(ctx, in.RuleName, func(ctx context.Context, tx store.Tx) error {
 		rec, err := selectRule(tx, in.RuleName)
 		if err != nil {
 			return notFound(err, in.RuleName)
+		}
+		if err := e.ensureDestinations(ctx, tx, r); err != nil {
+			return err
 		}
 		rec.payload, rec.disabled = text, r.disabled
 		if err := updateRule(tx, rec); err != nil {

@@ -149,6 +149,12 @@ func route(s *api.Server, r *rooms) {
 
 	// Rules.
 	api.Handle(s, iot.CreateTopicRule, r.rules.CreateTopicRule)
+	api.Handle(s, iot.ConfirmTopicRuleDestination, r.rules.ConfirmTopicRuleDestination)
+	api.Handle(s, iot.CreateTopicRuleDestination, r.rules.CreateTopicRuleDestination)
+	api.Handle(s, iot.DeleteTopicRuleDestination, r.rules.DeleteTopicRuleDestination)
+	api.Handle(s, iot.GetTopicRuleDestination, r.rules.GetTopicRuleDestination)
+	api.Handle(s, iot.ListTopicRuleDestinations, r.rules.ListTopicRuleDestinations)
+	api.Handle(s, iot.UpdateTopicRuleDestination, r.rules.UpdateTopicRuleDestination)
 	api.Handle(s, iot.DeleteTopicRule, r.rules.DeleteTopicRule)
 	api.Handle(s, iot.DisableTopicRule, r.rules.DisableTopicRule)
 	api.Handle(s, iot.EnableTopicRule, r.rules.EnableTopicRule)

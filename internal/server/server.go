@@ -206,7 +206,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
 		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}, Schemas: sqlSchemas{objects}}, Functions: functions,
-		Archive: dir.file("archive"), Objects: objects, AWS: amazon, Log: log, Metrics: metrics,
+		Archive: dir.file("archive"), Objects: objects, APIURL: s.apiURL, AWS: amazon, Log: log, Metrics: metrics,
 		Logs: loggroup.Open(dir.file("logs"), cfg.Logs),
 	})
 	if err != nil {
@@ -296,9 +296,10 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	if addrs.Plain != nil {
 		s.endpoints.MQTTPlain = addrs.Plain.String()
 	}
+	s.background(r.rules.Confirm)
 	s.serve(l, api.HTTPServer(front{
 		own: outer, crl: http.HandlerFunc(r.certificates.ServeCRL), webSocket: r.gateway.WebSocket(),
-		reports: http.HandlerFunc(r.templates.ServeReport), api: door,
+		reports: http.HandlerFunc(r.templates.ServeReport), confirm: http.HandlerFunc(r.rules.ServeConfirmation), api: door,
 	}, cfg.API, log))
 	s.health.SetReady(true)
 	s.onClose(func() error { s.health.SetReady(false); return dir.removeEndpoints() })
@@ -325,12 +326,17 @@ type front struct {
 	crl       http.Handler // revocation lists, for everybody
 	webSocket http.Handler // MQTT, for clients that a signature or a custom authorizer admits
 	reports   http.Handler // of bulk registration, by signed links
+	confirm   http.Handler // of topic rule destinations, by the token sent to them
 	api       http.Handler
 }
 
 func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, provision.ReportPath) {
 		f.reports.ServeHTTP(w, r)
+		return
+	}
+	if strings.HasPrefix(r.URL.Path, rules.ConfirmPath) && r.Header.Get("Authorization") == "" && !r.URL.Query().Has("X-Amz-Signature") {
+		f.confirm.ServeHTTP(w, r)
 		return
 	}
 	switch r.URL.Path {

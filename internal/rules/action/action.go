@@ -68,6 +68,9 @@ type Action struct {
 	// Templates are the fields to fill for each message, Fields their names in the model, such as topic.
 	Templates []*sql.Template
 	Fields    []string
+	// Destination is the confirmation URL that must be confirmed before the action works, when it is the same for
+	// all messages; "" otherwise.
+	Destination string
 
 	batch  func(Env) Batch
 	open   func(Env) (Sink, error)
@@ -161,6 +164,7 @@ type Env struct {
 	Metrics   *Metrics  // nil: there are none
 	AWS       AWS       // nil: there is none
 	Engines   Engines
+	Web       *Web // nil: there is no way out
 	// SearchEndpoints are origins, beside domains of AWS, that openSearch actions may name.
 	SearchEndpoints []string
 	Log             *slog.Logger
@@ -184,6 +188,20 @@ func IsPermanent(err error) bool {
 // Parse compiles a substitution template of a rule. A nil Parse leaves templates
 // out, as suits an action whose records have been filled already.
 type Parse func(text string, field sql.Field) (*sql.Template, error)
+
+// Exhausted marks err as one after which a rule with an error action makes no further attempt, and one without does.
+func Exhausted(err error) error { return &exhaustedError{err} }
+
+type exhaustedError struct{ err error }
+
+func (e *exhaustedError) Error() string { return e.err.Error() }
+func (e *exhaustedError) Unwrap() error { return e.err }
+
+// IsExhausted tells whether err was marked by Exhausted.
+func IsExhausted(err error) bool {
+	var e *exhaustedError
+	return errors.As(err, &e)
+}
 
 // compiler reads the parameters of an action.
 type compiler struct {
@@ -273,6 +291,7 @@ var kinds = []kind{
 	{"firehose", func(a *iot.Action) bool { return a.Firehose != nil }, compileFirehose},
 	{"s3", func(a *iot.Action) bool { return a.S3 != nil }, compileS3},
 	{"lambda", func(a *iot.Action) bool { return a.Lambda != nil }, compileLambda},
+	{"http", func(a *iot.Action) bool { return a.Http != nil }, compileHTTP},
 
 	{"cloudwatchAlarm", func(a *iot.Action) bool { return a.CloudwatchAlarm != nil }, compileCloudwatchAlarm},
 	{"cloudwatchLogs", func(a *iot.Action) bool { return a.CloudwatchLogs != nil }, compileCloudwatchLogs},
@@ -280,7 +299,6 @@ var kinds = []kind{
 	{"dynamoDB", func(a *iot.Action) bool { return a.DynamoDB != nil }, compileDynamoDB},
 	{"dynamoDBv2", func(a *iot.Action) bool { return a.DynamoDBv2 != nil }, compileDynamoDBv2},
 	{"elasticsearch", func(a *iot.Action) bool { return a.Elasticsearch != nil }, compileElasticsearch},
-	{"http", func(a *iot.Action) bool { return a.Http != nil }, nil},
 	{"iotAnalytics", func(a *iot.Action) bool { return a.IotAnalytics != nil }, compileIotAnalytics},
 	{"iotEvents", func(a *iot.Action) bool { return a.IotEvents != nil }, compileIotEvents},
 	{"iotSiteWise", func(a *iot.Action) bool { return a.IotSiteWise != nil }, compileIotSiteWise},

@@ -13,6 +13,7 @@
 //	sns        stream named by the topic of targetArn
 //	sqs        work-queue stream named by the queue of queueUrl
 //	firehose   Parquet archive of package telemetry, directory named by deliveryStreamName
+//	http       POST to a confirmed web service, through package outbound
 //	s3         file <objects>/<bucket>/<key>, or an object of an S3-compatible service
 //	cloudwatchAlarm   state in the store, which /metrics shows as flotilla_cloudwatch_alarm
 //	cloudwatchLogs    log group, a directory of package loggroup
