@@ -1,14 +1,18 @@
 package e2e_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"flotilla/internal/server"
 	"flotilla/internal/server/servertest"
@@ -136,5 +140,36 @@ func TestBasicIngest(t *testing.T) {
 	b.publish(t, "$aws/rules/ingest/x/y", `{"a":5}`, 1)
 	if m := b.next(t); m.Topic != "test/y" || string(m.Payload) != `{"b":5}` {
 		t.Errorf("%s %s", m.Topic, m.Payload)
+	}
+}
+
+// decode(*, 'proto', ...) reads its descriptor set from the deployment's objects.
+func TestProtobuf(t *testing.T) {
+	n := servertest.StartNode(t, t.TempDir())
+	id := n.Identity(t, "all", everything...)
+	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{{
+		Name: new("reading.proto"), Syntax: new("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{{Name: new("Reading"), Field: []*descriptorpb.FieldDescriptorProto{{
+			Name: new("value"), Number: new(int32(1)), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+			Type: descriptorpb.FieldDescriptorProto_TYPE_INT32.Enum(),
+		}}}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := s3Client(n, n.AccessKey, n.Secret)
+	if _, err := c.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: new("schemas")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: new("schemas"), Key: new("reading.desc"), Body: bytes.NewReader(set)}); err != nil {
+		t.Fatal(err)
+	}
+	makeRule(t, n, "decoded", "SELECT VALUE decode(*, 'proto', 'schemas', 'reading.desc', 'reading.proto', 'Reading') FROM 'test/in'",
+		types.Action{Republish: &types.RepublishAction{RoleArn: new(roleARN), Topic: new("test/out"), Qos: new(int32(1))}})
+	b := connect5(t, n, id, "b")
+	b.subscribe(t, 1, "test/out")
+	b.publish(t, "test/in", "\x08\x2a", 1)
+	if m := b.next(t); string(m.Payload) != `{"value":42}` {
+		t.Errorf("%s", m.Payload)
 	}
 }
