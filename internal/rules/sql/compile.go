@@ -1,5 +1,7 @@
 package sql
 
+import "slices"
+
 // eval computes an expression. It never panics; what goes wrong for good is noted by frame.fail.
 type eval func(f *frame) value
 
@@ -15,6 +17,7 @@ type program struct {
 	external bool
 	calls    []string // external functions, those of variables that are used included
 	dynamodb int      // calls of get_dynamodb
+	patterns int      // steps that literal regular expressions took
 }
 
 type programVar struct {
@@ -113,10 +116,24 @@ func (c *compiler) path(x expr) eval {
 		row, name := c.scopes[len(c.scopes)-1].row, x.name
 		return func(f *frame) value { return f.member(f.rows[row], name) }
 	case *memberExpr:
-		of, name := c.expr(x.of), x.name
-		return func(f *frame) value { return f.member(of(f), name) }
+		return c.members(x)
 	}
 	return undefined
+}
+
+// members compiles what is read by dots of something that is no path into the payload.
+func (c *compiler) members(x *memberExpr) eval {
+	var names []string // the last one first
+	var of expr = x
+	for m, ok := of.(*memberExpr); ok; m, ok = of.(*memberExpr) {
+		names, of = append(names, m.name), m.of
+	}
+	from := c.expr(of)
+	for _, name := range slices.Backward(names) {
+		outer := from
+		from = func(f *frame) value { return f.member(outer(f), name) }
+	}
+	return from
 }
 
 // slot is the slot of a path into the payload; ok is false for any other expression.

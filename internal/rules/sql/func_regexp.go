@@ -4,12 +4,19 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"strings"
+	"unicode/utf8"
 )
 
 // Bounds of regular expressions, which are RE2: time is linear in text × program.
 const (
-	maxPattern = 4 << 10
-	maxProgram = 20_000 // instructions
+	maxPattern  = 4 << 10
+	maxProgram  = 20_000  // instructions
+	maxPatterns = 500_000 // steps that the literal ones of a statement or a template take together
+
+	// What making a pattern costs, in steps of an evaluation.
+	stepsPerInstruction = 4
+	stepsPerClass       = 200    // \p{Greek}
+	stepsPerFoldedRange = 20_000 // (?i)[B-\x{1e942}], whose characters are looked at one by one
 )
 
 // pattern is a compiled regular expression and its cost for a byte of text.
@@ -18,45 +25,86 @@ type pattern struct {
 	cost int
 }
 
-// compilePattern is nil for what is no regular expression, or too large a one.
-func compilePattern(s string) *pattern {
-	if len(s) > maxPattern {
+// compilePattern is nil for what is no regular expression, or too large a one. spend is asked for the steps before
+// they are made; false ends it with nil.
+func compilePattern(s string, spend func(steps int) bool) *pattern {
+	if len(s) > maxPattern || !spend(parseSteps(s)) {
 		return nil
 	}
 	tree, err := syntax.Parse(s, syntax.Perl)
 	if err != nil {
 		return nil
 	}
-	prog, err := syntax.Compile(tree.Simplify())
-	if err != nil || len(prog.Inst) > maxProgram {
+	size := instructions(tree)
+	if size > maxProgram || !spend(stepsPerInstruction*size) {
 		return nil
 	}
 	re, err := regexp.Compile(s)
 	if err != nil {
 		return nil
 	}
-	return &pattern{re, len(prog.Inst)}
+	return &pattern{re, size}
+}
+
+// parseSteps is what parsing a pattern costs at most, by a look at its text.
+func parseSteps(s string) int {
+	n := 200 + len(s) + stepsPerClass*(strings.Count(s, `\p`)+strings.Count(s, `\P`))
+	wide := strings.Contains(s, `\x{`) || strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0
+	if wide && strings.Contains(s, "(?") {
+		n += stepsPerFoldedRange * strings.Count(s, "-")
+	}
+	return n
+}
+
+// instructions is how many a regular expression compiles to, about; it is never more than maxProgram+1. Repetitions
+// multiply: a{999}b{999} of 14 bytes has 2000.
+func instructions(re *syntax.Regexp) int {
+	n := 0
+	for _, sub := range re.Sub {
+		n += instructions(sub)
+	}
+	switch re.Op {
+	case syntax.OpLiteral:
+		n = len(re.Rune)
+	case syntax.OpCapture:
+		n += 2
+	case syntax.OpConcat:
+	case syntax.OpAlternate:
+		n += len(re.Sub)
+	case syntax.OpRepeat:
+		n = n*max(1, re.Min, re.Max) + max(1, re.Max-re.Min)
+	default:
+		n++
+	}
+	return min(n, maxProgram+1)
 }
 
 // regexpArg compiles the argument that is a regular expression: at once when it is a
 // literal, for each message otherwise.
 func (c *compiler) regexpArg(x expr) func(f *frame) *pattern {
 	if s, ok := c.text(x); ok {
-		p := compilePattern(s)
+		p := compilePattern(s, func(steps int) bool {
+			c.prog.patterns += steps
+			return c.prog.patterns <= maxPatterns
+		})
 		return func(*frame) *pattern { return p }
 	}
 	of := c.expr(x)
 	return func(f *frame) *pattern {
 		s, ok := f.toText(of(f))
-		if !ok || !f.spend(200+len(s)) {
+		if !ok {
 			return nil
 		}
-		p := compilePattern(s)
-		if p != nil {
-			f.spend(p.cost)
-		}
-		return p
+		return compilePattern(s, f.spend)
 	}
+}
+
+// checkPatterns refuses literal patterns that are too large together: they would be compiled, and kept.
+func (p *program) checkPatterns() *ParseError {
+	if p.patterns <= maxPatterns {
+		return nil
+	}
+	return &ParseError{Line: 1, Column: 1, Message: "the regular expressions of the statement are too large together"}
 }
 
 // subject prepares text for a pattern and takes the steps that matching may cost.

@@ -58,6 +58,9 @@ func Parse(text, version string) (*Statement, error) {
 		s.where = c.condition(q.where)
 	}
 	s.out = c.output(q)
+	if err := s.prog.checkPatterns(); err != nil {
+		return nil, err
+	}
 	s.prog.calls = distinct(s.prog.calls)
 	s.complexity = measure(set, q)
 	return s, nil

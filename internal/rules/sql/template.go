@@ -83,6 +83,9 @@ func parseTemplate(text string, prog program, v version, outer *program, field F
 	if pos < len(text) {
 		t.parts = append(t.parts, templatePart{text: text[pos:]})
 	}
+	if err := t.prog.checkPatterns(); err != nil {
+		return nil, err
+	}
 	t.prog.calls = distinct(t.prog.calls)
 	return t, nil
 }
