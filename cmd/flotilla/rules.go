@@ -21,6 +21,7 @@ import (
 )
 
 type rulesCmd struct {
+	Status rulesStatusCmd `cmd:"" help:"Show what waits for the actions of rules, and what last went wrong."`
 	Lint   rulesLintCmd   `cmd:"" help:"Find rules that decide too much."`
 	Test   rulesTestCmd   `cmd:"" help:"Say what a rule makes of one message, without a server."`
 	Replay rulesReplayCmd `cmd:"" help:"Run a rule on recorded messages: what it would do, and what that costs at AWS."`

@@ -32,6 +32,8 @@ type question struct {
 	// Of "direct": the message as bytes, and for how long its PUBACK is waited for; 0 not at all.
 	Message []byte        `json:"message,omitempty"`
 	Wait    time.Duration `json:"wait,omitempty"`
+	// Of a question of another room, which is JSON.
+	Body json.RawMessage `json:"body,omitempty"`
 }
 
 // What a node may be asked.
@@ -63,6 +65,9 @@ func (g *Gateway) answerPeer(ctx context.Context, b []byte) ([]byte, error) {
 	case askRefusals:
 		answer = g.refusalsHere(q.ClientID)
 	default:
+		if asked := g.asked[q.Op]; asked != nil {
+			return asked(ctx, q.Body)
+		}
 		return nil, fmt.Errorf("gateway: a question that this version does not know: %.64q", q.Op)
 	}
 	if err != nil {
@@ -116,6 +121,18 @@ func askAll[A any](ctx context.Context, g *Gateway, q *question) (answers []from
 			g.log.Warn("another node does not answer", "node", p.ID(), "op", q.Op, "clientId", q.ClientID, "err", errs[i])
 			silent = append(silent, p.ID())
 		}
+	}
+	return answers, silent
+}
+
+// AskOthers puts a question of another room, JSON, to all other nodes at once: they answer it by the function that
+// Deps.Asked has under the question's name. The answers are by node; silent are the nodes that have not answered in
+// time, or do not know the question.
+func (g *Gateway) AskOthers(ctx context.Context, name string, body []byte) (answers map[string][]byte, silent []string) {
+	got, silent := askAll[json.RawMessage](ctx, g, &question{Op: name, Body: body})
+	answers = make(map[string][]byte, len(got))
+	for _, a := range got {
+		answers[a.peer.ID()] = *a.answer
 	}
 	return answers, silent
 }

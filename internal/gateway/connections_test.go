@@ -10,6 +10,7 @@ import (
 
 	"flotilla/internal/aws/flotilla"
 	"flotilla/internal/aws/iotdata"
+	"flotilla/internal/gateway"
 	"flotilla/internal/gateway/mesh"
 	"flotilla/internal/mqtt"
 )
@@ -249,4 +250,27 @@ func TestRefusalsOfAllNodesAreExplained(t *testing.T) {
 		out, err := two.ExplainClient(t.Context(), &flotilla.ExplainClientRequest{ClientId: "moves"})
 		return err == nil && slices.Equal(out.UnansweredNodes, []string{"mute"}) && len(out.Refusals) == 3
 	})
+}
+
+// TestAskOthers puts a question of another room: whoever knows it answers, and the others are named.
+func TestAskOthers(t *testing.T) {
+	echo := func(node string) func(*gateway.Config, *gateway.Deps) {
+		return func(_ *gateway.Config, d *gateway.Deps) {
+			d.Asked = map[string]func(context.Context, []byte) ([]byte, error){"room.echo": func(_ context.Context, question []byte) ([]byte, error) {
+				return fmt.Appendf(nil, `{"node":%q,"asked":%s}`, node, question), nil
+			}}
+		}
+	}
+	first := openBus(t, "one", "")
+	one := start(t, func(_ *gateway.Config, d *gateway.Deps) { d.Bus = first }, echo("one"))
+	two := one.another(t, "two", echo("two"))
+	for other, w := range map[string]*world{"two": one, "one": two} {
+		eventually(t, "the other node answers", func() bool {
+			answers, silent := w.AskOthers(t.Context(), "room.echo", []byte(`{"a":1}`))
+			return len(silent) == 0 && len(answers) == 1 && string(answers[other]) == `{"node":"`+other+`","asked":{"a":1}}`
+		})
+	}
+	if answers, silent := one.AskOthers(t.Context(), "room.unknown", []byte(`{}`)); len(answers) != 0 || !slices.Equal(silent, []string{"two"}) {
+		t.Errorf("answers %q, silent %q", answers, silent)
+	}
 }

@@ -68,6 +68,10 @@ type Deps struct {
 	Signatures  Signatures  // nil: nobody signs with an access key
 	JustInTime  JustInTime  // nil: a certificate that is not known stays so
 
+	// Asked answers what other rooms ask of other nodes (AskOthers), by the question's name, which has a dot. Question and answer
+	// are JSON.
+	Asked map[string]func(ctx context.Context, question []byte) ([]byte, error)
+
 	// Denied, when not nil, is told what was refused to a client, repetitions within a second left out. It must not
 	// block: an event loop calls it.
 	Denied func(clientID string, d Denial)
@@ -94,6 +98,7 @@ type Gateway struct {
 	policies    Policies
 	reserved    *mqtt.Mux
 	rules       Rules
+	asked       map[string]func(context.Context, []byte) ([]byte, error)
 	domains     Domains
 	authorizers Authorizers
 	signatures  Signatures
@@ -164,7 +169,7 @@ func New(cfg Config, d Deps) (*Gateway, error) {
 	g := &Gateway{
 		cfg: cfg, limits: limits, maxOut: cfg.MaxOutKiB << 10, maxTotalOut: int64(cfg.MaxTotalOutMiB) << 20,
 		account: d.Account, db: d.DB, bus: d.Bus, principals: d.Principals, policies: d.Policies, reserved: d.Reserved,
-		rules: d.Rules, domains: d.Domains, authorizers: d.Authorizers, signatures: d.Signatures, justInTime: d.JustInTime, onDenied: d.Denied, onPresence: d.Presence, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), topicPrefix: d.Account.ARN("iot", "topic/"),
+		rules: d.Rules, asked: d.Asked, domains: d.Domains, authorizers: d.Authorizers, signatures: d.Signatures, justInTime: d.JustInTime, onDenied: d.Denied, onPresence: d.Presence, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics), topicPrefix: d.Account.ARN("iot", "topic/"),
 		known: make(chan struct{}), registry: newRegistry(), trie: mqtt.NewTrie[*subscription](),
 	}
 	g.slow.timeout = cfg.SlowTimeout

@@ -45,6 +45,12 @@ type Publisher interface {
 	Publish(ctx context.Context, m *mqtt.Message) error
 }
 
+// Nodes are the other nodes of the deployment.
+type Nodes interface {
+	// AskOthers puts a question, JSON, to all of them, and has their answers by node; silent are those that do not answer.
+	AskOthers(ctx context.Context, name string, question []byte) (answers map[string][]byte, silent []string)
+}
+
 // Tags keeps the tags of rules; it joins a transaction in the context.
 type Tags interface {
 	TagResource(context.Context, *iot.TagResourceRequest) (*iot.TagResourceResponse, error)
@@ -141,6 +147,7 @@ type Deps struct {
 	DB        *store.DB
 	Bus       Bus
 	Publisher Publisher // nil: the republish action fails
+	Nodes     Nodes     // nil: there are no others
 	Tags      Tags      // nil: rules can't have tags
 	// External serves the functions of SQL that read other systems; a rule that calls
 	// one without an implementation is refused.

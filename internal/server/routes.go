@@ -248,6 +248,7 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, flotilla.ListAuditHeads, r.audit.ListAuditHeads)
 	api.Handle(s, flotilla.DeleteAlarm, r.rules.DeleteAlarm)
 	api.Handle(s, flotilla.ListAlarms, r.rules.ListAlarms)
+	api.Handle(s, flotilla.DescribeRuleStatus, r.rules.DescribeRuleStatus)
 	api.Handle(s, flotilla.ListAuditNodes, r.audit.ListAuditNodes)
 	api.Handle(s, flotilla.ListAuditRecords, r.audit.ListAuditRecords)
 	api.Handle(s, flotilla.AttachIdentityPolicy, r.identities.AttachIdentityPolicy)

@@ -204,7 +204,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	}
 	s.onClose(amazon.Close)
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
-		Account: acct, DB: db, Bus: news, Publisher: late, Tags: r.registry,
+		Account: acct, DB: db, Bus: news, Publisher: late, Nodes: late, Tags: r.registry,
 		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}, Schemas: sqlSchemas{objects}}, Functions: functions,
 		Archive: dir.file("archive"), Objects: objects, APIURL: s.apiURL, AWS: amazon, Log: log, Metrics: metrics,
 		Logs: loggroup.Open(dir.file("logs"), cfg.Logs),
@@ -251,7 +251,8 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	}
 	r.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{
 		Account: acct, DB: db, Bus: news, Principals: r.certificates, Policies: r.policies, Reserved: reserved, Rules: r.rules,
-		TLS: certificates.TLS(), Log: log, Metrics: metrics,
+		Asked: map[string]func(context.Context, []byte) ([]byte, error){rules.AskStatus: r.rules.AnswerStatus},
+		TLS:   certificates.TLS(), Log: log, Metrics: metrics,
 		HTTP: door.Device(api.Devices{
 			Principals: r.certificates, Policies: r.policies, Authorizers: httpAuthorizers{r.authorizers, r.domains}, Domains: httpDomains{r.domains},
 			JustInTime: r.certificates,

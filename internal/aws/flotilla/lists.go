@@ -190,6 +190,15 @@ func encodeProvisioningSteps(b []byte, list []*ProvisioningStep) []byte {
 	return append(b, ']')
 }
 
+func encodeRuleActionStatuses(b []byte, list []*RuleActionStatus) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
 func encodeShadowHistoryEntries(b []byte, list []*ShadowHistoryEntry) []byte {
 	b = append(b, '[')
 	for _, v := range list {

@@ -17,6 +17,7 @@ var routes = [...]aws.Route{
 	{Service: "flotilla", Name: "DeleteAlarm", Method: "DELETE", Path: "/alarms/{alarmName}"},
 	{Service: "flotilla", Name: "DeleteIdentity", Method: "DELETE", Path: "/identities/{identityName}"},
 	{Service: "flotilla", Name: "DescribeIdentity", Method: "GET", Path: "/identities/{identityName}"},
+	{Service: "flotilla", Name: "DescribeRuleStatus", Method: "GET", Path: "/rule-status"},
 	{Service: "flotilla", Name: "DetachIdentityPolicy", Method: "DELETE", Path: "/identities/{identityName}/policies/{policyName}"},
 	{Service: "flotilla", Name: "ExplainClient", Method: "GET", Path: "/explain/client/{clientId}"},
 	{Service: "flotilla", Name: "ExplainProvisioning", Method: "GET", Path: "/explain/provisioning/{key}"},
@@ -48,26 +49,27 @@ var (
 	DeleteAlarm            = aws.Operation[DeleteAlarmRequest, DeleteAlarmResponse]{Route: &routes[4], Read: readDeleteAlarmRequest, Write: writeDeleteAlarmResponse, Invalid: invalidRequest}
 	DeleteIdentity         = aws.Operation[DeleteIdentityRequest, DeleteIdentityResponse]{Route: &routes[5], Read: readDeleteIdentityRequest, Write: writeDeleteIdentityResponse, Invalid: invalidRequest}
 	DescribeIdentity       = aws.Operation[DescribeIdentityRequest, DescribeIdentityResponse]{Route: &routes[6], Read: readDescribeIdentityRequest, Write: writeDescribeIdentityResponse, Invalid: invalidRequest}
-	DetachIdentityPolicy   = aws.Operation[DetachIdentityPolicyRequest, DetachIdentityPolicyResponse]{Route: &routes[7], Read: readDetachIdentityPolicyRequest, Write: writeDetachIdentityPolicyResponse, Invalid: invalidRequest}
-	ExplainClient          = aws.Operation[ExplainClientRequest, ExplainClientResponse]{Route: &routes[8], Read: readExplainClientRequest, Write: writeExplainClientResponse, Invalid: invalidRequest}
-	ExplainProvisioning    = aws.Operation[ExplainProvisioningRequest, ExplainProvisioningResponse]{Route: &routes[9], Read: readExplainProvisioningRequest, Write: writeExplainProvisioningResponse, Invalid: invalidRequest}
-	GetFunctionLogs        = aws.Operation[GetFunctionLogsRequest, GetFunctionLogsResponse]{Route: &routes[10], Read: readGetFunctionLogsRequest, Write: writeGetFunctionLogsResponse, Invalid: invalidRequest}
-	LintPolicies           = aws.Operation[LintPoliciesRequest, LintPoliciesResponse]{Route: &routes[11], Read: readLintPoliciesRequest, Write: writeLintPoliciesResponse, Invalid: invalidRequest}
-	ListAccessKeys         = aws.Operation[ListAccessKeysRequest, ListAccessKeysResponse]{Route: &routes[12], Read: readListAccessKeysRequest, Write: writeListAccessKeysResponse, Invalid: invalidRequest}
-	ListAlarms             = aws.Operation[ListAlarmsRequest, ListAlarmsResponse]{Route: &routes[13], Read: readListAlarmsRequest, Write: writeListAlarmsResponse, Invalid: invalidRequest}
-	ListAuditHeads         = aws.Operation[ListAuditHeadsRequest, ListAuditHeadsResponse]{Route: &routes[14], Read: readListAuditHeadsRequest, Write: writeListAuditHeadsResponse, Invalid: invalidRequest}
-	ListAuditNodes         = aws.Operation[ListAuditNodesRequest, ListAuditNodesResponse]{Route: &routes[15], Read: readListAuditNodesRequest, Write: writeListAuditNodesResponse, Invalid: invalidRequest}
-	ListAuditRecords       = aws.Operation[ListAuditRecordsRequest, ListAuditRecordsResponse]{Route: &routes[16], Read: readListAuditRecordsRequest, Write: writeListAuditRecordsResponse, Invalid: invalidRequest}
-	ListCertificateDetails = aws.Operation[ListCertificateDetailsRequest, ListCertificateDetailsResponse]{Route: &routes[17], Read: readListCertificateDetailsRequest, Write: writeListCertificateDetailsResponse, Invalid: invalidRequest}
-	ListIdentities         = aws.Operation[ListIdentitiesRequest, ListIdentitiesResponse]{Route: &routes[18], Read: readListIdentitiesRequest, Write: writeListIdentitiesResponse, Invalid: invalidRequest}
-	ListManagedPolicies    = aws.Operation[ListManagedPoliciesRequest, ListManagedPoliciesResponse]{Route: &routes[19], Read: readListManagedPoliciesRequest, Write: writeListManagedPoliciesResponse, Invalid: invalidRequest}
-	ListShadowHistory      = aws.Operation[ListShadowHistoryRequest, ListShadowHistoryResponse]{Route: &routes[20], Read: readListShadowHistoryRequest, Write: writeListShadowHistoryResponse, Invalid: invalidRequest}
-	RestoreShadow          = aws.Operation[RestoreShadowRequest, RestoreShadowResponse]{Route: &routes[21], Read: readRestoreShadowRequest, Write: writeRestoreShadowResponse, Invalid: invalidRequest}
-	RotateAccessKey        = aws.Operation[RotateAccessKeyRequest, RotateAccessKeyResponse]{Route: &routes[22], Read: readRotateAccessKeyRequest, Write: writeRotateAccessKeyResponse, Invalid: invalidRequest}
-	RotateCertificate      = aws.Operation[RotateCertificateRequest, RotateCertificateResponse]{Route: &routes[23], Read: readRotateCertificateRequest, Write: writeRotateCertificateResponse, Invalid: invalidRequest}
-	SimulatePolicy         = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[24], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
-	UpdateAccessKey        = aws.Operation[UpdateAccessKeyRequest, UpdateAccessKeyResponse]{Route: &routes[25], Read: readUpdateAccessKeyRequest, Write: writeUpdateAccessKeyResponse, Invalid: invalidRequest}
-	UpdateIdentity         = aws.Operation[UpdateIdentityRequest, UpdateIdentityResponse]{Route: &routes[26], Read: readUpdateIdentityRequest, Write: writeUpdateIdentityResponse, Invalid: invalidRequest}
+	DescribeRuleStatus     = aws.Operation[DescribeRuleStatusRequest, DescribeRuleStatusResponse]{Route: &routes[7], Read: readDescribeRuleStatusRequest, Write: writeDescribeRuleStatusResponse, Invalid: invalidRequest}
+	DetachIdentityPolicy   = aws.Operation[DetachIdentityPolicyRequest, DetachIdentityPolicyResponse]{Route: &routes[8], Read: readDetachIdentityPolicyRequest, Write: writeDetachIdentityPolicyResponse, Invalid: invalidRequest}
+	ExplainClient          = aws.Operation[ExplainClientRequest, ExplainClientResponse]{Route: &routes[9], Read: readExplainClientRequest, Write: writeExplainClientResponse, Invalid: invalidRequest}
+	ExplainProvisioning    = aws.Operation[ExplainProvisioningRequest, ExplainProvisioningResponse]{Route: &routes[10], Read: readExplainProvisioningRequest, Write: writeExplainProvisioningResponse, Invalid: invalidRequest}
+	GetFunctionLogs        = aws.Operation[GetFunctionLogsRequest, GetFunctionLogsResponse]{Route: &routes[11], Read: readGetFunctionLogsRequest, Write: writeGetFunctionLogsResponse, Invalid: invalidRequest}
+	LintPolicies           = aws.Operation[LintPoliciesRequest, LintPoliciesResponse]{Route: &routes[12], Read: readLintPoliciesRequest, Write: writeLintPoliciesResponse, Invalid: invalidRequest}
+	ListAccessKeys         = aws.Operation[ListAccessKeysRequest, ListAccessKeysResponse]{Route: &routes[13], Read: readListAccessKeysRequest, Write: writeListAccessKeysResponse, Invalid: invalidRequest}
+	ListAlarms             = aws.Operation[ListAlarmsRequest, ListAlarmsResponse]{Route: &routes[14], Read: readListAlarmsRequest, Write: writeListAlarmsResponse, Invalid: invalidRequest}
+	ListAuditHeads         = aws.Operation[ListAuditHeadsRequest, ListAuditHeadsResponse]{Route: &routes[15], Read: readListAuditHeadsRequest, Write: writeListAuditHeadsResponse, Invalid: invalidRequest}
+	ListAuditNodes         = aws.Operation[ListAuditNodesRequest, ListAuditNodesResponse]{Route: &routes[16], Read: readListAuditNodesRequest, Write: writeListAuditNodesResponse, Invalid: invalidRequest}
+	ListAuditRecords       = aws.Operation[ListAuditRecordsRequest, ListAuditRecordsResponse]{Route: &routes[17], Read: readListAuditRecordsRequest, Write: writeListAuditRecordsResponse, Invalid: invalidRequest}
+	ListCertificateDetails = aws.Operation[ListCertificateDetailsRequest, ListCertificateDetailsResponse]{Route: &routes[18], Read: readListCertificateDetailsRequest, Write: writeListCertificateDetailsResponse, Invalid: invalidRequest}
+	ListIdentities         = aws.Operation[ListIdentitiesRequest, ListIdentitiesResponse]{Route: &routes[19], Read: readListIdentitiesRequest, Write: writeListIdentitiesResponse, Invalid: invalidRequest}
+	ListManagedPolicies    = aws.Operation[ListManagedPoliciesRequest, ListManagedPoliciesResponse]{Route: &routes[20], Read: readListManagedPoliciesRequest, Write: writeListManagedPoliciesResponse, Invalid: invalidRequest}
+	ListShadowHistory      = aws.Operation[ListShadowHistoryRequest, ListShadowHistoryResponse]{Route: &routes[21], Read: readListShadowHistoryRequest, Write: writeListShadowHistoryResponse, Invalid: invalidRequest}
+	RestoreShadow          = aws.Operation[RestoreShadowRequest, RestoreShadowResponse]{Route: &routes[22], Read: readRestoreShadowRequest, Write: writeRestoreShadowResponse, Invalid: invalidRequest}
+	RotateAccessKey        = aws.Operation[RotateAccessKeyRequest, RotateAccessKeyResponse]{Route: &routes[23], Read: readRotateAccessKeyRequest, Write: writeRotateAccessKeyResponse, Invalid: invalidRequest}
+	RotateCertificate      = aws.Operation[RotateCertificateRequest, RotateCertificateResponse]{Route: &routes[24], Read: readRotateCertificateRequest, Write: writeRotateCertificateResponse, Invalid: invalidRequest}
+	SimulatePolicy         = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[25], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
+	UpdateAccessKey        = aws.Operation[UpdateAccessKeyRequest, UpdateAccessKeyResponse]{Route: &routes[26], Read: readUpdateAccessKeyRequest, Write: writeUpdateAccessKeyResponse, Invalid: invalidRequest}
+	UpdateIdentity         = aws.Operation[UpdateIdentityRequest, UpdateIdentityResponse]{Route: &routes[27], Read: readUpdateIdentityRequest, Write: writeUpdateIdentityResponse, Invalid: invalidRequest}
 )
 
 func invalidRequest(message string) error { return &InvalidRequestException{Message: message} }

@@ -4,6 +4,7 @@ package flotilla
 
 import (
 	"flotilla/internal/aws/wire"
+	"strconv"
 )
 
 // DeleteAccessKeyRequest is the input of DeleteAccessKey.
@@ -102,6 +103,50 @@ func (s *DescribeIdentityResponse) encode(b []byte) []byte {
 		b = wire.AppendName(b, `"identity":`)
 		b = s.Identity.encode(b)
 	}
+	return append(b, '}')
+}
+
+// DescribeRuleStatusRequest is the input of DescribeRuleStatus.
+type DescribeRuleStatusRequest struct {
+	RuleName *string `json:"ruleName,omitzero"` // query ruleName
+}
+
+func readDescribeRuleStatusRequest(r *wire.Request, s *DescribeRuleStatusRequest) error {
+	d := new(wire.Decoder)
+	d.In("ruleName")
+	if text, ok := r.QueryValue("ruleName"); ok {
+		s.RuleName = &text
+	}
+	d.Out()
+	return d.Err()
+}
+
+// DescribeRuleStatusResponse is the output of DescribeRuleStatus.
+type DescribeRuleStatusResponse struct {
+	NodeId          *string             `json:"nodeId,omitzero"`
+	Actions         []*RuleActionStatus `json:"actions,omitzero"`
+	OmittedActions  *int32              `json:"omittedActions,omitzero"`
+	UnansweredNodes []string            `json:"unansweredNodes,omitzero"`
+}
+
+func writeDescribeRuleStatusResponse(r *wire.Response, s *DescribeRuleStatusResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *DescribeRuleStatusResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	if s.NodeId != nil {
+		b = wire.AppendName(b, `"nodeId":`)
+		b = wire.AppendString(b, *s.NodeId)
+	}
+	b = wire.AppendName(b, `"actions":`)
+	b = encodeRuleActionStatuses(b, s.Actions)
+	if s.OmittedActions != nil {
+		b = wire.AppendName(b, `"omittedActions":`)
+		b = strconv.AppendInt(b, int64(*s.OmittedActions), 10)
+	}
+	b = wire.AppendName(b, `"unansweredNodes":`)
+	b = encodeNodeIds(b, s.UnansweredNodes)
 	return append(b, '}')
 }
 

@@ -3,6 +3,7 @@
 package flotilla
 
 import (
+	"flotilla/internal/aws"
 	"flotilla/internal/aws/wire"
 	"strconv"
 )
@@ -157,5 +158,69 @@ func (s *RotateCertificateResponse) encode(b []byte) []byte {
 	b = append(b, '{')
 	b = wire.AppendName(b, `"things":`)
 	b = encodeCertificateThings(b, s.Things)
+	return append(b, '}')
+}
+
+// RuleActionStatus is a structure of the model.
+type RuleActionStatus struct {
+	RuleName       *string   `json:"ruleName,omitzero"`
+	Action         *string   `json:"action,omitzero"`
+	ActionId       *string   `json:"actionId,omitzero"`
+	Position       *int32    `json:"position,omitzero"`
+	NodeId         *string   `json:"nodeId,omitzero"`
+	Retired        *bool     `json:"retired,omitzero"`
+	BacklogRows    *int64    `json:"backlogRows,omitzero"`
+	BacklogBytes   *int64    `json:"backlogBytes,omitzero"`
+	FailedAttempts *int32    `json:"failedAttempts,omitzero"`
+	LastError      *string   `json:"lastError,omitzero"`
+	LastErrorTime  *aws.Time `json:"lastErrorTime,omitzero"`
+}
+
+func (s *RuleActionStatus) encode(b []byte) []byte {
+	b = append(b, '{')
+	if s.RuleName != nil {
+		b = wire.AppendName(b, `"ruleName":`)
+		b = wire.AppendString(b, *s.RuleName)
+	}
+	if s.Action != nil {
+		b = wire.AppendName(b, `"action":`)
+		b = wire.AppendString(b, *s.Action)
+	}
+	if s.ActionId != nil {
+		b = wire.AppendName(b, `"actionId":`)
+		b = wire.AppendString(b, *s.ActionId)
+	}
+	if s.Position != nil {
+		b = wire.AppendName(b, `"position":`)
+		b = strconv.AppendInt(b, int64(*s.Position), 10)
+	}
+	if s.NodeId != nil {
+		b = wire.AppendName(b, `"nodeId":`)
+		b = wire.AppendString(b, *s.NodeId)
+	}
+	if s.Retired != nil {
+		b = wire.AppendName(b, `"retired":`)
+		b = strconv.AppendBool(b, *s.Retired)
+	}
+	if s.BacklogRows != nil {
+		b = wire.AppendName(b, `"backlogRows":`)
+		b = strconv.AppendInt(b, *s.BacklogRows, 10)
+	}
+	if s.BacklogBytes != nil {
+		b = wire.AppendName(b, `"backlogBytes":`)
+		b = strconv.AppendInt(b, *s.BacklogBytes, 10)
+	}
+	if s.FailedAttempts != nil {
+		b = wire.AppendName(b, `"failedAttempts":`)
+		b = strconv.AppendInt(b, int64(*s.FailedAttempts), 10)
+	}
+	if s.LastError != nil {
+		b = wire.AppendName(b, `"lastError":`)
+		b = wire.AppendString(b, *s.LastError)
+	}
+	if s.LastErrorTime != nil {
+		b = wire.AppendName(b, `"lastErrorTime":`)
+		b = wire.AppendTime(b, s.LastErrorTime.Time)
+	}
 	return append(b, '}')
 }
