@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -175,6 +176,26 @@ func TestFirehoseBatchMode(t *testing.T) {
 		return n
 	}
 	eventually(t, "the rows", func() bool { return count("split") == 4 && count("whole") == 2 })
+}
+
+// The separator of the action ends each row in files of JSON lines.
+func TestFirehoseSeparator(t *testing.T) {
+	w := newWorld(t, openDB(t))
+	w.cfg.FirehoseFormat = telemetry.JSONLines
+	e := w.start(t)
+	a := firehose("a")
+	a.Firehose.Separator = new(",")
+	create(t, e, "r", payload("SELECT * FROM 'in'", a))
+	w.mustPublish(t, e, "in", `{"a":1}`)
+	dir := filepath.Join(w.dir, "archive")
+	eventually(t, "the row", func() bool { _, n, err := telemetry.CountRows(dir); return err == nil && n == 1 })
+	names, _, err := telemetry.CountRows(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(names[0]); err != nil || !strings.HasSuffix(string(b), `,"a":1},`) {
+		t.Errorf("%s, %v", b, err)
+	}
 }
 
 // A file is written when the interval is over, or as soon as there is enough for one.

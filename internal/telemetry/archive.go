@@ -41,8 +41,9 @@ type Row struct {
 // Archive writes messages to files. It is safe for concurrent use, but for one
 // source at a time: calls of Write with the same source must not overlap.
 type Archive struct {
-	root   *os.Root
-	format string
+	root      *os.Root
+	format    string
+	separator string
 }
 
 // OpenArchive opens the archive in dir, making the directory as needed. Format is
@@ -61,7 +62,16 @@ func OpenArchive(dir, format string) (*Archive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("telemetry: archive: %w", err)
 	}
-	return &Archive{root: root, format: format}, nil
+	return &Archive{root: root, format: format, separator: newline}, nil
+}
+
+// Separated returns the same archive, whose Write ends each row in files of JSON
+// lines with the separator: \n, \t, \r\n or a comma; an empty one stands for \n.
+// Parquet files have none. Only the archive that was opened is to be closed.
+func (a *Archive) Separated(separator string) *Archive {
+	b := *a
+	b.separator = cmp.Or(separator, newline)
+	return &b
 }
 
 // Close ends the use of the directory.
@@ -106,11 +116,12 @@ func (a *Archive) Write(ctx context.Context, stream string, source int64, rows [
 			continue
 		}
 		name := path.Join(dir, fileName{source: source, first: batch[0].ID, last: batch[len(batch)-1].ID}.String()+"."+a.format)
-		write := writeParquet
-		if a.format == JSONLines {
-			write = writeJSONLines
-		}
-		err = object.PublishFile(a.root, name, func(w io.Writer) error { return write(w, batch) })
+		err = object.PublishFile(a.root, name, func(w io.Writer) error {
+			if a.format == JSONLines {
+				return writeJSONLines(w, batch, a.separator)
+			}
+			return writeParquet(w, batch)
+		})
 		if err != nil {
 			return files, fmt.Errorf("telemetry: archive %s: %w", name, err)
 		}

@@ -265,6 +265,47 @@ func TestJSONLines(t *testing.T) {
 	}
 }
 
+// Rows end with the separator, and are found whatever they hold of it, in merged files too.
+func TestSeparators(t *testing.T) {
+	for _, separator := range []string{"\n", "\t", "\r\n", ","} {
+		t.Run(fmt.Sprintf("%q", separator), func(t *testing.T) {
+			plain, dir := open(t, telemetry.JSONLines)
+			a := plain.Separated(separator)
+			payloads := []string{
+				`{"a":"x,{\\"y","b":[1,{"c":"}"}]}`, "{\"a\":\t1}", `"text, with \t and \n"`, "\xff,\n\t", `{}`,
+				`{"long":"` + strings.Repeat(`,}\\`, 50_000) + `"}`,
+			}
+			rows := rowsOf(1, payloads...)
+			files := write(t, a, slices.Clone(rows))
+			b, err := os.ReadFile(filepath.Join(dir, files[0]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.HasSuffix(b, []byte("}"+separator)) || !bytes.Contains(b, []byte("}"+separator+`{"flotilla_id":2,`)) {
+				t.Errorf("the file begins with %.100q", b)
+			}
+			if again := write(t, a, slices.Clone(rows)); len(again) != 0 {
+				t.Errorf("written again: %v", again)
+			}
+			write(t, plain, rowsOf(7, `{"a":7}`)) // the separator was another one later
+			write(t, a.Separated(","), rowsOf(8, `{"a":8}`, `{"a":9}`))
+			if done, err := a.Compact(t.Context(), "", now); err != nil || done.Rows != 9 {
+				t.Errorf("%+v, %v", done, err)
+			}
+			merged, n := count(t, dir)
+			if n != 9 || len(merged) != 1 {
+				t.Fatalf("%d rows in %v", n, merged)
+			}
+			if b, err = os.ReadFile(merged[0]); err != nil || bytes.Count(b, []byte("}"+separator+`{"flotilla_id"`)) != 8 {
+				t.Errorf("the merged file has %d separators, %v", bytes.Count(b, []byte("}"+separator+`{"flotilla_id"`)), err)
+			}
+			if v, err := telemetry.Verify(t.Context(), dir, ""); err != nil || len(v.Problems) > 0 || v.Rows != 9 {
+				t.Errorf("%+v, %v", v, err)
+			}
+		})
+	}
+}
+
 func TestStreamNames(t *testing.T) {
 	a, _ := open(t, "")
 	for _, name := range []string{"", ".", "..", "../x", "a/b", ".hidden", strings.Repeat("x", 65), "a b"} {

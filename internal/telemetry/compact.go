@@ -288,7 +288,12 @@ func (a *Archive) recoverPartition(dir string, now time.Time) error {
 	return writeManifest(a.root, dir, &m)
 }
 
+// mergeLines writes the lines of files, each once, with the separator of the first file.
 func (a *Archive) mergeLines(w io.Writer, dir string, names []string) error {
+	separator, err := a.separatorOf(path.Join(dir, names[0]))
+	if err != nil {
+		return err
+	}
 	bw := bufio.NewWriterSize(w, 256<<10)
 	seen := map[rowID]bool{}
 	for _, name := range names {
@@ -303,13 +308,28 @@ func (a *Archive) mergeLines(w io.Writer, dir string, names []string) error {
 			}
 			seen[rowID{l.ID, l.Part}] = true
 			_, err = bw.Write(b)
-			return errors.Join(err, bw.WriteByte('\n'))
+			_, err2 := bw.WriteString(separator)
+			return errors.Join(err, err2)
 		})
 		if err := errors.Join(err, f.Close()); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return bw.Flush()
+}
+
+// separatorOf returns the separator of a file of JSON lines.
+func (a *Archive) separatorOf(name string) (string, error) {
+	f, err := a.root.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	separator, err := scanSeparated(f, func([]byte) error { return io.EOF })
+	if err != nil && err != io.EOF {
+		return "", err
+	}
+	return cmp.Or(separator, newline), nil
 }
 
 // Expire removes files whose rows are all older than before, and then the oldest

@@ -26,9 +26,12 @@ type line struct {
 // the description included it is well below.
 const maxLine = 1 << 20
 
+// newline is what ends a row in files of JSON lines, unless an archive is Separated.
+const newline = "\n"
+
 // writeJSONLines writes one JSON object a line: the description, then the members
-// of the message.
-func writeJSONLines(w io.Writer, rows []Row) error {
+// of the message. Each ends with the separator, as each record of Firehose does.
+func writeJSONLines(w io.Writer, rows []Row, separator string) error {
 	bw := bufio.NewWriterSize(w, 256<<10)
 	for i := range rows {
 		r := &rows[i]
@@ -50,23 +53,88 @@ func writeJSONLines(w io.Writer, rows []Row) error {
 		if len(members) > 0 {
 			head = append(append(append(head[:len(head)-1], ','), members...), '}')
 		}
-		if _, err := bw.Write(append(head, '\n')); err != nil {
+		if _, err := bw.Write(append(head, separator...)); err != nil {
 			return err
 		}
 	}
 	return bw.Flush()
 }
 
-// scanLines calls fn for each line; fn must not keep it.
+// scanLines calls fn for each line, without its separator; fn must not keep it.
 func scanLines(r io.Reader, fn func([]byte) error) error {
+	_, err := scanSeparated(r, fn)
+	return err
+}
+
+// scanSeparated is scanLines; it returns the separator of the file too, which is the
+// one after its first line.
+func scanSeparated(r io.Reader, fn func([]byte) error) (separator string, err error) {
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 0, 64<<10), maxLine)
+	s.Split(func(data []byte, atEOF bool) (int, []byte, error) {
+		if separator == "" {
+			separator = separatorAfter(data, objectEnd(data))
+			if separator == "" && !atEOF {
+				return 0, nil, nil // more of the first line
+			}
+		}
+		if separator == "" || separator == newline || separator == "\r\n" {
+			return bufio.ScanLines(data, atEOF)
+		}
+		end := objectEnd(data) // a comma is within lines too
+		if separator == "\t" {
+			end = bytes.IndexByte(data, '\t') // JSON has no tab within texts
+		}
+		switch {
+		case end >= 0 && end < len(data):
+			return end + 1, data[:end], nil
+		case atEOF && len(data) > 0:
+			return len(data), data, nil
+		}
+		return 0, nil, nil
+	})
 	for s.Scan() {
 		if err := fn(s.Bytes()); err != nil {
-			return err
+			return separator, err
 		}
 	}
-	return s.Err()
+	return separator, s.Err()
+}
+
+// separatorAfter returns the separator that begins at data[end], "" when that can not
+// be told yet.
+func separatorAfter(data []byte, end int) string {
+	if end < 0 {
+		return ""
+	}
+	for _, separator := range []string{newline, "\t", "\r\n", ","} {
+		if bytes.HasPrefix(data[end:], []byte(separator)) {
+			return separator
+		}
+	}
+	return ""
+}
+
+// objectEnd returns the place after the JSON object at the start of data; -1 when
+// data has no end of it.
+func objectEnd(data []byte) int {
+	depth, quoted := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{':
+			depth++
+		case c == '}':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return -1
 }
 
 // jsonLinesIDs calls add for each row's identity.

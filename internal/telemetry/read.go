@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -76,19 +75,8 @@ func countFile(root *os.Root, name string) (int, error) {
 	defer f.Close()
 	if strings.HasSuffix(name, "."+JSONLines) {
 		n := 0
-		r := bufio.NewReaderSize(f, 256<<10)
-		for {
-			_, err := r.ReadSlice('\n')
-			switch {
-			case err == nil:
-				n++
-			case errors.Is(err, bufio.ErrBufferFull):
-			case err == io.EOF:
-				return n, nil
-			default:
-				return 0, err
-			}
-		}
+		err := scanLines(bufio.NewReaderSize(f, 256<<10), func([]byte) error { n++; return nil })
+		return n, err
 	}
 	info, err := f.Stat()
 	if err != nil {

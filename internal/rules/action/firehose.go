@@ -11,7 +11,8 @@ import (
 
 // compileFirehose makes an action that archives: rows in files of the archive's
 // directory deliveryStreamName. With batchMode a payload that is a JSON array
-// becomes a row per element; separator has no meaning in files of rows.
+// becomes a row per element. separator ends each row in files of JSON lines, a newline
+// when there is none; Parquet files have no separator.
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/kinesis-firehose-rule-action.html
 func compileFirehose(c *compiler, a *iot.Action) *Action {
@@ -38,7 +39,7 @@ func compileFirehose(c *compiler, a *iot.Action) *Action {
 			if env.Archive == nil {
 				return nil, errors.New("firehose: there is no archive")
 			}
-			return &firehoseSink{env: env, stream: stream, split: split}, nil
+			return &firehoseSink{env: env, archive: env.Archive.Separated(value(p.Separator)), stream: stream, split: split}, nil
 		},
 	}
 }
@@ -46,9 +47,10 @@ func compileFirehose(c *compiler, a *iot.Action) *Action {
 // firehoseSink writes a batch as files. A row carries its record's id, so that the
 // rows of a batch that is repeated after a crash are found again.
 type firehoseSink struct {
-	env    Env
-	stream int
-	split  bool
+	env     Env
+	archive *telemetry.Archive
+	stream  int
+	split   bool
 }
 
 func (s *firehoseSink) Do(ctx context.Context, records []Record) (int, error) {
@@ -59,7 +61,7 @@ func (s *firehoseSink) Do(ctx context.Context, records []Record) (int, error) {
 		for end < len(records) && records[end].Fields[s.stream] == name {
 			end++
 		}
-		_, err := s.env.Archive.Write(ctx, name, s.env.Source, s.rows(records[done:end]))
+		_, err := s.archive.Write(ctx, name, s.env.Source, s.rows(records[done:end]))
 		if errors.Is(err, telemetry.ErrStreamName) {
 			return done, Permanent(err)
 		}
