@@ -178,6 +178,39 @@ func TestFirehoseBatchMode(t *testing.T) {
 	eventually(t, "the rows", func() bool { return count("split") == 4 && count("whole") == 2 })
 }
 
+// A message that does not fit the declared columns goes to the error action, with all
+// of its rows; those around it are archived.
+func TestFirehoseSchema(t *testing.T) {
+	w := newWorld(t, openDB(t))
+	dir := filepath.Join(w.dir, "archive", "a")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, telemetry.SchemaName), []byte(`{"n":"BIGINT"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.cfg.FirehoseInterval, w.cfg.FirehoseRows = time.Hour, 5 // one batch
+	e := w.start(t)
+	a := firehose("a")
+	a.Firehose.BatchMode = new(true)
+	p := payload("SELECT VALUE * FROM 'in'", a)
+	p.ErrorAction = republish("errors")
+	create(t, e, "r", p)
+	for _, m := range []string{`{"n":1}`, `[{"n":2},{"n":"x"}]`, `{"n":3}`, `{"m":4}`, `[{"n":5},{"n":6}]`} {
+		w.mustPublish(t, e, "in", m)
+	}
+	eventually(t, "the outbox to be empty", func() bool { return w.pending(t) == 0 })
+	if _, n, err := telemetry.CountRows(dir); err != nil || n != 4 {
+		t.Errorf("%d rows, %v", n, err)
+	}
+	told := w.out.all()
+	if len(told) != 2 || !strings.Contains(string(told[0].Payload), `column \"n\" is BIGINT`) || !strings.Contains(string(told[1].Payload), `column \"m\" is not declared`) {
+		for _, m := range told {
+			t.Errorf("%s", m.Payload)
+		}
+	}
+}
+
 // The separator of the action ends each row in files of JSON lines.
 func TestFirehoseSeparator(t *testing.T) {
 	w := newWorld(t, openDB(t))

@@ -94,8 +94,13 @@ func CheckStream(name string) error {
 // and returns their names once all are on stable storage. Rows that earlier files
 // of the source hold already, because the caller did not live to hear of it, are
 // left out. After an error some of the rows may be stored; write all of them again.
+// Whether rows fit the declared columns of the stream is for Fit to tell, before.
 func (a *Archive) Write(ctx context.Context, stream string, source int64, rows []Row) ([]string, error) {
 	if err := CheckStream(stream); err != nil {
+		return nil, err
+	}
+	declared, err := a.readSchema(stream)
+	if err != nil {
 		return nil, err
 	}
 	days := map[string][]Row{}
@@ -120,7 +125,7 @@ func (a *Archive) Write(ctx context.Context, stream string, source int64, rows [
 			if a.format == JSONLines {
 				return writeJSONLines(w, batch, a.separator)
 			}
-			return writeParquet(w, batch)
+			return writeParquet(w, batch, declared)
 		})
 		if err != nil {
 			return files, fmt.Errorf("telemetry: archive %s: %w", name, err)

@@ -17,5 +17,6 @@
 // become columns, nested objects become columns named parent.child, arrays are
 // JSON text; a column that holds whole numbers in one message and fractions in
 // another is DOUBLE, and STRING when the types have nothing in common. All of
-// them are optional. Columns that begin with flotilla_ describe the message.
+// them are optional. Columns that begin with flotilla_ describe the message. A stream
+// may declare its columns (SchemaName); Fit tells which rows fit them.
 package telemetry

@@ -32,9 +32,10 @@ type parsedRow struct {
 	raw   bool
 }
 
-// writeParquet writes one file with the rows.
-func writeParquet(w io.Writer, rows []Row) error {
-	cols := &columns{index: map[string]int{}}
+// writeParquet writes one file with the rows; it has the columns that are declared,
+// and those of the rows.
+func writeParquet(w io.Writer, rows []Row, declared schema) error {
+	cols := declared.columns()
 	parsed := make([]parsedRow, len(rows))
 	anyRest, anyRaw := false, false
 	for i := range rows {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/telemetry"
@@ -12,7 +13,8 @@ import (
 // compileFirehose makes an action that archives: rows in files of the archive's
 // directory deliveryStreamName. With batchMode a payload that is a JSON array
 // becomes a row per element. separator ends each row in files of JSON lines, a newline
-// when there is none; Parquet files have no separator.
+// when there is none; Parquet files have no separator. A message that does not fit the
+// declared columns of its stream goes to the errorAction.
 //
 // AWS: https://docs.aws.amazon.com/iot/latest/developerguide/kinesis-firehose-rule-action.html
 func compileFirehose(c *compiler, a *iot.Action) *Action {
@@ -61,16 +63,32 @@ func (s *firehoseSink) Do(ctx context.Context, records []Record) (int, error) {
 		for end < len(records) && records[end].Fields[s.stream] == name {
 			end++
 		}
-		_, err := s.archive.Write(ctx, name, s.env.Source, s.rows(records[done:end]))
-		if errors.Is(err, telemetry.ErrStreamName) {
-			return done, Permanent(err)
+		rows := s.rows(records[done:end])
+		fit, misfit := s.archive.Fit(name, rows)
+		if misfit != nil && !errors.Is(misfit, telemetry.ErrSchema) {
+			return done, hopeless(misfit)
 		}
-		if err != nil {
-			return done, err
+		if misfit != nil {
+			id := rows[fit].ID // its message goes whole, whichever of its rows does not fit
+			end = done + slices.IndexFunc(records[done:end], func(r Record) bool { return r.ID == id })
+			rows = rows[:slices.IndexFunc(rows, func(r telemetry.Row) bool { return r.ID == id })]
 		}
-		done = end
+		if _, err := s.archive.Write(ctx, name, s.env.Source, rows); err != nil {
+			return done, hopeless(err)
+		}
+		if done = end; misfit != nil {
+			return done, Permanent(misfit)
+		}
 	}
 	return done, nil
+}
+
+// hopeless marks the errors of the archive that no further attempt can help.
+func hopeless(err error) error {
+	if errors.Is(err, telemetry.ErrStreamName) {
+		return Permanent(err)
+	}
+	return err
 }
 
 func (s *firehoseSink) rows(records []Record) []telemetry.Row {
