@@ -35,6 +35,7 @@ type cli struct {
 	Shadow     shadowCmd     `cmd:"" help:"Show what became of a shadow, and restore it."`
 	Alarms     alarmsCmd     `cmd:"" help:"Alarms that rules set: list, delete."`
 	Logs       logsCmd       `cmd:"" help:"Log groups that rules write: list, tail."`
+	Telemetry  telemetryCmd  `cmd:"" help:"Ask for live telemetry: history, last values, tables."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 

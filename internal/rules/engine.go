@@ -157,14 +157,15 @@ type Deps struct {
 	// Roots verify the servers of http actions; nil: those of the system.
 	Roots *x509.CertPool
 	// APIURL is how others reach the API, for links in confirmation messages; nil: links have no host.
-	APIURL  func() string
-	Archive string         // directory of the firehose action
-	Objects action.Objects // of the s3 action; nil: it fails
-	AWS     action.AWS     // of actions that AWS serves; nil: they fail
-	Logs    action.Logs    // of the cloudwatchLogs action; nil: it fails
-	Log     *slog.Logger
-	Metrics prometheus.Registerer
-	Now     func() time.Time // time.Now when nil
+	APIURL    func() string
+	Archive   string         // directory of the firehose action
+	Objects   action.Objects // of the s3 action; nil: it fails
+	AWS       action.AWS     // of actions that AWS serves; nil: they fail
+	Logs      action.Logs    // of the cloudwatchLogs action; nil: it fails
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+	Now       func() time.Time // time.Now when nil
+	Telemetry action.Telemetry // of the timestream action; nil: it fails
 }
 
 // Engine is the room. It is safe for concurrent use.
@@ -234,6 +235,7 @@ func New(cfg Config, d Deps) (*Engine, error) {
 		Web:     web,
 		Account: d.Account, Functions: d.Functions, Objects: d.Objects, AWS: d.AWS, Publisher: d.Publisher, Conn: d.Bus.Conn(), Log: d.Log, Now: d.Now,
 		Logs: d.Logs, Alarms: e.alarms, Metrics: action.NewMetrics(cfg.CloudwatchSeries),
+		Telemetry: d.Telemetry,
 		Streams: action.Streams{
 			Max: cfg.MaxStreams, MaxBytes: cfg.StreamMaxBytes, MaxAge: cfg.StreamMaxAge,
 			Duplicates: min(cfg.StreamDuplicates, cfg.StreamMaxAge), Replicas: cfg.StreamReplicas,

@@ -31,6 +31,7 @@ import (
 	"flotilla/internal/rules"
 	"flotilla/internal/shadow"
 	"flotilla/internal/store"
+	"flotilla/internal/telemetry/live"
 )
 
 // Config is everything that an operator may set. The flat names are fixed by the
@@ -68,6 +69,7 @@ type Config struct {
 	Rules      rules.Config      `embed:""`
 	AWS        awsclient.Config  `embed:""`
 	Logs       loggroup.Config   `embed:""`
+	Telemetry  live.Config       `embed:""`
 	Gateway    gateway.Config    `embed:""`
 	Domain     domain.Config     `embed:""`
 }

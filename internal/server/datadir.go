@@ -24,6 +24,7 @@ import (
 //	endpoints.json   where the running server listens
 //	flotilla.db*     the SQLite store
 //	nats/            streams
+//	telemetry/       live telemetry, a SQLite file a day
 //	archive/         Parquet files of firehose actions
 //	objects/         objects of s3 actions, a directory a bucket
 type dataDir struct {

@@ -267,6 +267,9 @@ func route(s *api.Server, r *rooms) {
 
 	// Messages and connections.
 	data := r.gateway.DataPlane()
+	api.Handle(s, flotilla.SearchTelemetry, r.telemetry.SearchTelemetry)
+	api.Handle(s, flotilla.GetLastTelemetry, r.telemetry.GetLastTelemetry)
+	api.Handle(s, flotilla.ListTelemetryTables, r.telemetry.ListTelemetryTables)
 	api.Handle(s, flotilla.ListShadowHistory, r.shadows.ListShadowHistory)
 	api.Handle(s, flotilla.RestoreShadow, r.shadows.RestoreShadow)
 	api.Handle(s, flotilla.ListCertificateDetails, r.certificates.ListCertificateDetails)

@@ -39,6 +39,7 @@ import (
 	"flotilla/internal/rules/sql"
 	"flotilla/internal/shadow"
 	"flotilla/internal/store"
+	"flotilla/internal/telemetry/live"
 )
 
 // drainTime is how long Close waits for what is under way.
@@ -70,6 +71,7 @@ type rooms struct {
 	commands     *commands.Commands
 	index        *index.Index
 	rules        *rules.Engine
+	telemetry    *live.Store
 	authorizers  *authorizer.Authorizers
 	domains      *domain.Domains
 	identities   *iam.Identities
@@ -203,8 +205,13 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		return nil, err
 	}
 	s.onClose(amazon.Close)
+	r.telemetry, err = live.Open(cfg.Telemetry, live.Deps{Dir: dir.file("telemetry"), Durability: cfg.Store.Durability, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(r.telemetry.Close)
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
-		Account: acct, DB: db, Bus: news, Publisher: late, Nodes: late, Tags: r.registry,
+		Account: acct, DB: db, Bus: news, Publisher: late, Nodes: late, Tags: r.registry, Telemetry: r.telemetry,
 		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}, Schemas: sqlSchemas{objects}}, Functions: functions,
 		Archive: dir.file("archive"), Objects: objects, APIURL: s.apiURL, AWS: amazon, Log: log, Metrics: metrics,
 		Logs: loggroup.Open(dir.file("logs"), cfg.Logs),

@@ -31,5 +31,6 @@ var (
 	sizeShortTexts             = &wire.Size{Max: 100}
 	sizeSimulatedPolicies      = &wire.Size{Max: 100}
 	sizeSimulationQuestions    = &wire.Size{Min: 1, Max: 100}
+	numberTelemetryPageSize    = &wire.Number{Min: 1, Max: 10000, HasMin: true, HasMax: true}
 	textToken                  = &wire.Text{Max: 1024}
 )

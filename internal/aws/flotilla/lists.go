@@ -319,3 +319,30 @@ func encodeStrings(b []byte, list []string) []byte {
 	}
 	return append(b, ']')
 }
+
+func encodeTelemetryMeasures(b []byte, list []string) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = wire.AppendString(b, v)
+	}
+	return append(b, ']')
+}
+
+func encodeTelemetryPoints(b []byte, list []*TelemetryPoint) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}
+
+func encodeTelemetryTables(b []byte, list []*TelemetryTable) []byte {
+	b = append(b, '[')
+	for _, v := range list {
+		b = wire.AppendComma(b)
+		b = v.encode(b)
+	}
+	return append(b, ']')
+}

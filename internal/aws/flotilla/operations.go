@@ -22,6 +22,7 @@ var routes = [...]aws.Route{
 	{Service: "flotilla", Name: "ExplainClient", Method: "GET", Path: "/explain/client/{clientId}"},
 	{Service: "flotilla", Name: "ExplainProvisioning", Method: "GET", Path: "/explain/provisioning/{key}"},
 	{Service: "flotilla", Name: "GetFunctionLogs", Method: "GET", Path: "/functions/{functionName}/logs"},
+	{Service: "flotilla", Name: "GetLastTelemetry", Method: "POST", Path: "/telemetry/last"},
 	{Service: "flotilla", Name: "LintPolicies", Method: "GET", Path: "/policies/lint"},
 	{Service: "flotilla", Name: "ListAccessKeys", Method: "GET", Path: "/access-keys"},
 	{Service: "flotilla", Name: "ListAlarms", Method: "GET", Path: "/alarms"},
@@ -32,9 +33,11 @@ var routes = [...]aws.Route{
 	{Service: "flotilla", Name: "ListIdentities", Method: "GET", Path: "/identities"},
 	{Service: "flotilla", Name: "ListManagedPolicies", Method: "GET", Path: "/managed-policies"},
 	{Service: "flotilla", Name: "ListShadowHistory", Method: "GET", Path: "/shadow-history/{thingName}"},
+	{Service: "flotilla", Name: "ListTelemetryTables", Method: "GET", Path: "/telemetry/tables"},
 	{Service: "flotilla", Name: "RestoreShadow", Method: "PUT", Path: "/shadow-history/{thingName}/restored/{version}"},
 	{Service: "flotilla", Name: "RotateAccessKey", Method: "POST", Path: "/access-keys/{accessKeyId}/rotate"},
 	{Service: "flotilla", Name: "RotateCertificate", Method: "PUT", Path: "/certificate-details/{certificateId}/rotation"},
+	{Service: "flotilla", Name: "SearchTelemetry", Method: "POST", Path: "/telemetry/search"},
 	{Service: "flotilla", Name: "SimulatePolicy", Method: "POST", Path: "/policies/simulate"},
 	{Service: "flotilla", Name: "UpdateAccessKey", Method: "PATCH", Path: "/access-keys/{accessKeyId}"},
 	{Service: "flotilla", Name: "UpdateIdentity", Method: "PATCH", Path: "/identities/{identityName}"},
@@ -54,22 +57,25 @@ var (
 	ExplainClient          = aws.Operation[ExplainClientRequest, ExplainClientResponse]{Route: &routes[9], Read: readExplainClientRequest, Write: writeExplainClientResponse, Invalid: invalidRequest}
 	ExplainProvisioning    = aws.Operation[ExplainProvisioningRequest, ExplainProvisioningResponse]{Route: &routes[10], Read: readExplainProvisioningRequest, Write: writeExplainProvisioningResponse, Invalid: invalidRequest}
 	GetFunctionLogs        = aws.Operation[GetFunctionLogsRequest, GetFunctionLogsResponse]{Route: &routes[11], Read: readGetFunctionLogsRequest, Write: writeGetFunctionLogsResponse, Invalid: invalidRequest}
-	LintPolicies           = aws.Operation[LintPoliciesRequest, LintPoliciesResponse]{Route: &routes[12], Read: readLintPoliciesRequest, Write: writeLintPoliciesResponse, Invalid: invalidRequest}
-	ListAccessKeys         = aws.Operation[ListAccessKeysRequest, ListAccessKeysResponse]{Route: &routes[13], Read: readListAccessKeysRequest, Write: writeListAccessKeysResponse, Invalid: invalidRequest}
-	ListAlarms             = aws.Operation[ListAlarmsRequest, ListAlarmsResponse]{Route: &routes[14], Read: readListAlarmsRequest, Write: writeListAlarmsResponse, Invalid: invalidRequest}
-	ListAuditHeads         = aws.Operation[ListAuditHeadsRequest, ListAuditHeadsResponse]{Route: &routes[15], Read: readListAuditHeadsRequest, Write: writeListAuditHeadsResponse, Invalid: invalidRequest}
-	ListAuditNodes         = aws.Operation[ListAuditNodesRequest, ListAuditNodesResponse]{Route: &routes[16], Read: readListAuditNodesRequest, Write: writeListAuditNodesResponse, Invalid: invalidRequest}
-	ListAuditRecords       = aws.Operation[ListAuditRecordsRequest, ListAuditRecordsResponse]{Route: &routes[17], Read: readListAuditRecordsRequest, Write: writeListAuditRecordsResponse, Invalid: invalidRequest}
-	ListCertificateDetails = aws.Operation[ListCertificateDetailsRequest, ListCertificateDetailsResponse]{Route: &routes[18], Read: readListCertificateDetailsRequest, Write: writeListCertificateDetailsResponse, Invalid: invalidRequest}
-	ListIdentities         = aws.Operation[ListIdentitiesRequest, ListIdentitiesResponse]{Route: &routes[19], Read: readListIdentitiesRequest, Write: writeListIdentitiesResponse, Invalid: invalidRequest}
-	ListManagedPolicies    = aws.Operation[ListManagedPoliciesRequest, ListManagedPoliciesResponse]{Route: &routes[20], Read: readListManagedPoliciesRequest, Write: writeListManagedPoliciesResponse, Invalid: invalidRequest}
-	ListShadowHistory      = aws.Operation[ListShadowHistoryRequest, ListShadowHistoryResponse]{Route: &routes[21], Read: readListShadowHistoryRequest, Write: writeListShadowHistoryResponse, Invalid: invalidRequest}
-	RestoreShadow          = aws.Operation[RestoreShadowRequest, RestoreShadowResponse]{Route: &routes[22], Read: readRestoreShadowRequest, Write: writeRestoreShadowResponse, Invalid: invalidRequest}
-	RotateAccessKey        = aws.Operation[RotateAccessKeyRequest, RotateAccessKeyResponse]{Route: &routes[23], Read: readRotateAccessKeyRequest, Write: writeRotateAccessKeyResponse, Invalid: invalidRequest}
-	RotateCertificate      = aws.Operation[RotateCertificateRequest, RotateCertificateResponse]{Route: &routes[24], Read: readRotateCertificateRequest, Write: writeRotateCertificateResponse, Invalid: invalidRequest}
-	SimulatePolicy         = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[25], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
-	UpdateAccessKey        = aws.Operation[UpdateAccessKeyRequest, UpdateAccessKeyResponse]{Route: &routes[26], Read: readUpdateAccessKeyRequest, Write: writeUpdateAccessKeyResponse, Invalid: invalidRequest}
-	UpdateIdentity         = aws.Operation[UpdateIdentityRequest, UpdateIdentityResponse]{Route: &routes[27], Read: readUpdateIdentityRequest, Write: writeUpdateIdentityResponse, Invalid: invalidRequest}
+	GetLastTelemetry       = aws.Operation[GetLastTelemetryRequest, GetLastTelemetryResponse]{Route: &routes[12], Read: readGetLastTelemetryRequest, Write: writeGetLastTelemetryResponse, Invalid: invalidRequest}
+	LintPolicies           = aws.Operation[LintPoliciesRequest, LintPoliciesResponse]{Route: &routes[13], Read: readLintPoliciesRequest, Write: writeLintPoliciesResponse, Invalid: invalidRequest}
+	ListAccessKeys         = aws.Operation[ListAccessKeysRequest, ListAccessKeysResponse]{Route: &routes[14], Read: readListAccessKeysRequest, Write: writeListAccessKeysResponse, Invalid: invalidRequest}
+	ListAlarms             = aws.Operation[ListAlarmsRequest, ListAlarmsResponse]{Route: &routes[15], Read: readListAlarmsRequest, Write: writeListAlarmsResponse, Invalid: invalidRequest}
+	ListAuditHeads         = aws.Operation[ListAuditHeadsRequest, ListAuditHeadsResponse]{Route: &routes[16], Read: readListAuditHeadsRequest, Write: writeListAuditHeadsResponse, Invalid: invalidRequest}
+	ListAuditNodes         = aws.Operation[ListAuditNodesRequest, ListAuditNodesResponse]{Route: &routes[17], Read: readListAuditNodesRequest, Write: writeListAuditNodesResponse, Invalid: invalidRequest}
+	ListAuditRecords       = aws.Operation[ListAuditRecordsRequest, ListAuditRecordsResponse]{Route: &routes[18], Read: readListAuditRecordsRequest, Write: writeListAuditRecordsResponse, Invalid: invalidRequest}
+	ListCertificateDetails = aws.Operation[ListCertificateDetailsRequest, ListCertificateDetailsResponse]{Route: &routes[19], Read: readListCertificateDetailsRequest, Write: writeListCertificateDetailsResponse, Invalid: invalidRequest}
+	ListIdentities         = aws.Operation[ListIdentitiesRequest, ListIdentitiesResponse]{Route: &routes[20], Read: readListIdentitiesRequest, Write: writeListIdentitiesResponse, Invalid: invalidRequest}
+	ListManagedPolicies    = aws.Operation[ListManagedPoliciesRequest, ListManagedPoliciesResponse]{Route: &routes[21], Read: readListManagedPoliciesRequest, Write: writeListManagedPoliciesResponse, Invalid: invalidRequest}
+	ListShadowHistory      = aws.Operation[ListShadowHistoryRequest, ListShadowHistoryResponse]{Route: &routes[22], Read: readListShadowHistoryRequest, Write: writeListShadowHistoryResponse, Invalid: invalidRequest}
+	ListTelemetryTables    = aws.Operation[ListTelemetryTablesRequest, ListTelemetryTablesResponse]{Route: &routes[23], Read: readListTelemetryTablesRequest, Write: writeListTelemetryTablesResponse, Invalid: invalidRequest}
+	RestoreShadow          = aws.Operation[RestoreShadowRequest, RestoreShadowResponse]{Route: &routes[24], Read: readRestoreShadowRequest, Write: writeRestoreShadowResponse, Invalid: invalidRequest}
+	RotateAccessKey        = aws.Operation[RotateAccessKeyRequest, RotateAccessKeyResponse]{Route: &routes[25], Read: readRotateAccessKeyRequest, Write: writeRotateAccessKeyResponse, Invalid: invalidRequest}
+	RotateCertificate      = aws.Operation[RotateCertificateRequest, RotateCertificateResponse]{Route: &routes[26], Read: readRotateCertificateRequest, Write: writeRotateCertificateResponse, Invalid: invalidRequest}
+	SearchTelemetry        = aws.Operation[SearchTelemetryRequest, SearchTelemetryResponse]{Route: &routes[27], Read: readSearchTelemetryRequest, Write: writeSearchTelemetryResponse, Invalid: invalidRequest}
+	SimulatePolicy         = aws.Operation[SimulatePolicyRequest, SimulatePolicyResponse]{Route: &routes[28], Read: readSimulatePolicyRequest, Write: writeSimulatePolicyResponse, Invalid: invalidRequest}
+	UpdateAccessKey        = aws.Operation[UpdateAccessKeyRequest, UpdateAccessKeyResponse]{Route: &routes[29], Read: readUpdateAccessKeyRequest, Write: writeUpdateAccessKeyResponse, Invalid: invalidRequest}
+	UpdateIdentity         = aws.Operation[UpdateIdentityRequest, UpdateIdentityResponse]{Route: &routes[30], Read: readUpdateIdentityRequest, Write: writeUpdateIdentityResponse, Invalid: invalidRequest}
 )
 
 func invalidRequest(message string) error { return &InvalidRequestException{Message: message} }

@@ -42,3 +42,73 @@ func (s *GetFunctionLogsResponse) encode(b []byte) []byte {
 	b = encodeFunctionLogLines(b, s.Lines)
 	return append(b, '}')
 }
+
+// GetLastTelemetryRequest is the input of GetLastTelemetry.
+type GetLastTelemetryRequest struct {
+	Database   *string           `json:"database,omitzero"`
+	Table      *string           `json:"table,omitzero"`
+	Measure    *string           `json:"measure,omitzero"`
+	Dimensions map[string]string `json:"dimensions"` // required
+}
+
+func readGetLastTelemetryRequest(r *wire.Request, s *GetLastTelemetryRequest) error {
+	d := wire.NewDecoder(r.Body)
+	s.decode(d)
+	d.End()
+	return d.Err()
+}
+
+func (s *GetLastTelemetryRequest) decode(d *wire.Decoder) {
+	if !d.Object() {
+		return
+	}
+	var seen uint64
+	for {
+		name, ok := d.Member()
+		if !ok {
+			break
+		}
+		switch string(name) {
+		case "database":
+			d.At("database")
+			if v, ok := d.String(nil); ok {
+				s.Database = &v
+			}
+		case "table":
+			d.At("table")
+			if v, ok := d.String(nil); ok {
+				s.Table = &v
+			}
+		case "measure":
+			d.At("measure")
+			if v, ok := d.String(nil); ok {
+				s.Measure = &v
+			}
+		case "dimensions":
+			d.At("dimensions")
+			if !d.Null() {
+				s.Dimensions = decodeStringMap(d)
+				seen |= 1 << 0
+			}
+		default:
+			d.Skip()
+		}
+	}
+	d.Require(seen&(1<<0) != 0, "dimensions")
+}
+
+// GetLastTelemetryResponse is the output of GetLastTelemetry.
+type GetLastTelemetryResponse struct {
+	Points []*TelemetryPoint `json:"points,omitzero"`
+}
+
+func writeGetLastTelemetryResponse(r *wire.Response, s *GetLastTelemetryResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *GetLastTelemetryResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"points":`)
+	b = encodeTelemetryPoints(b, s.Points)
+	return append(b, '}')
+}

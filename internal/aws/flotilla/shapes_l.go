@@ -499,3 +499,25 @@ func (s *ListShadowHistoryResponse) encode(b []byte) []byte {
 	b = encodeShadowHistoryEntries(b, s.Entries)
 	return append(b, '}')
 }
+
+// ListTelemetryTablesRequest is the input of ListTelemetryTables.
+type ListTelemetryTablesRequest struct {
+}
+
+func readListTelemetryTablesRequest(*wire.Request, *ListTelemetryTablesRequest) error { return nil }
+
+// ListTelemetryTablesResponse is the output of ListTelemetryTables.
+type ListTelemetryTablesResponse struct {
+	Tables []*TelemetryTable `json:"tables,omitzero"`
+}
+
+func writeListTelemetryTablesResponse(r *wire.Response, s *ListTelemetryTablesResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *ListTelemetryTablesResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"tables":`)
+	b = encodeTelemetryTables(b, s.Tables)
+	return append(b, '}')
+}

@@ -8,6 +8,117 @@ import (
 	"strconv"
 )
 
+// SearchTelemetryRequest is the input of SearchTelemetry.
+type SearchTelemetryRequest struct {
+	Database      *string           `json:"database,omitzero"`
+	Table         *string           `json:"table,omitzero"`
+	Measure       *string           `json:"measure,omitzero"`
+	Dimensions    map[string]string `json:"dimensions"` // required
+	Since         *int64            `json:"since,omitzero"`
+	Until         *int64            `json:"until,omitzero"`
+	Aggregate     *string           `json:"aggregate,omitzero"`
+	BucketSeconds *int64            `json:"bucketSeconds,omitzero"`
+	MaxResults    *int32            `json:"maxResults,omitzero"`
+	NextToken     *string           `json:"nextToken,omitzero"`
+}
+
+func readSearchTelemetryRequest(r *wire.Request, s *SearchTelemetryRequest) error {
+	d := wire.NewDecoder(r.Body)
+	s.decode(d)
+	d.End()
+	return d.Err()
+}
+
+func (s *SearchTelemetryRequest) decode(d *wire.Decoder) {
+	if !d.Object() {
+		return
+	}
+	var seen uint64
+	for {
+		name, ok := d.Member()
+		if !ok {
+			break
+		}
+		switch string(name) {
+		case "database":
+			d.At("database")
+			if v, ok := d.String(nil); ok {
+				s.Database = &v
+			}
+		case "table":
+			d.At("table")
+			if v, ok := d.String(nil); ok {
+				s.Table = &v
+			}
+		case "measure":
+			d.At("measure")
+			if v, ok := d.String(nil); ok {
+				s.Measure = &v
+			}
+		case "dimensions":
+			d.At("dimensions")
+			if !d.Null() {
+				s.Dimensions = decodeStringMap(d)
+				seen |= 1 << 0
+			}
+		case "since":
+			d.At("since")
+			if v, ok := d.Long(nil); ok {
+				s.Since = &v
+			}
+		case "until":
+			d.At("until")
+			if v, ok := d.Long(nil); ok {
+				s.Until = &v
+			}
+		case "aggregate":
+			d.At("aggregate")
+			if v, ok := d.String(nil); ok {
+				s.Aggregate = &v
+			}
+		case "bucketSeconds":
+			d.At("bucketSeconds")
+			if v, ok := d.Long(nil); ok {
+				s.BucketSeconds = &v
+			}
+		case "maxResults":
+			d.At("maxResults")
+			if v, ok := d.Int(numberTelemetryPageSize); ok {
+				s.MaxResults = &v
+			}
+		case "nextToken":
+			d.At("nextToken")
+			if v, ok := d.String(nil); ok {
+				s.NextToken = &v
+			}
+		default:
+			d.Skip()
+		}
+	}
+	d.Require(seen&(1<<0) != 0, "dimensions")
+}
+
+// SearchTelemetryResponse is the output of SearchTelemetry.
+type SearchTelemetryResponse struct {
+	Points    []*TelemetryPoint `json:"points,omitzero"`
+	NextToken *string           `json:"nextToken,omitzero"`
+}
+
+func writeSearchTelemetryResponse(r *wire.Response, s *SearchTelemetryResponse) {
+	r.Body = s.encode(r.Body)
+}
+
+func (s *SearchTelemetryResponse) encode(b []byte) []byte {
+	b = append(b, '{')
+	b = wire.AppendName(b, `"points":`)
+	b = encodeTelemetryPoints(b, s.Points)
+	if s.NextToken != nil {
+		b = wire.AppendName(b, `"nextToken":`)
+		b = wire.AppendString(b, *s.NextToken)
+	}
+	return append(b, '}')
+}
+
 // ShadowHistoryEntry is a structure of the model.
 type ShadowHistoryEntry struct {
 	Version   *int64    `json:"version,omitzero"`

@@ -150,6 +150,8 @@ func (e Engines) Check(to AWS) error {
 // Env is what the deployment has for actions.
 type Env struct {
 	Account aws.Account
+	// Telemetry is the live store; nil: there is none.
+	Telemetry Telemetry
 	// Source identifies the action across all its records.
 	Source    int64
 	Publisher Publisher
@@ -292,6 +294,7 @@ var kinds = []kind{
 	{"s3", func(a *iot.Action) bool { return a.S3 != nil }, compileS3},
 	{"lambda", func(a *iot.Action) bool { return a.Lambda != nil }, compileLambda},
 	{"http", func(a *iot.Action) bool { return a.Http != nil }, compileHTTP},
+	{"timestream", func(a *iot.Action) bool { return a.Timestream != nil }, compileTimestream},
 
 	{"cloudwatchAlarm", func(a *iot.Action) bool { return a.CloudwatchAlarm != nil }, compileCloudwatchAlarm},
 	{"cloudwatchLogs", func(a *iot.Action) bool { return a.CloudwatchLogs != nil }, compileCloudwatchLogs},
@@ -307,7 +310,6 @@ var kinds = []kind{
 	{"openSearch", func(a *iot.Action) bool { return a.OpenSearch != nil }, compileOpenSearch},
 	{"salesforce", func(a *iot.Action) bool { return a.Salesforce != nil }, nil},
 	{"stepFunctions", func(a *iot.Action) bool { return a.StepFunctions != nil }, compileStepFunctions},
-	{"timestream", func(a *iot.Action) bool { return a.Timestream != nil }, nil},
 }
 
 // Compile checks an action of a rule and compiles it. The error is one sentence for

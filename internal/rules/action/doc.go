@@ -14,6 +14,7 @@
 //	sqs        work-queue stream named by the queue of queueUrl
 //	firehose   Parquet archive of package telemetry, directory named by deliveryStreamName
 //	http       POST to a confirmed web service, through package outbound
+//	timestream live store of package telemetry/live, by databaseName and tableName
 //	s3         file <objects>/<bucket>/<key>, or an object of an S3-compatible service
 //	cloudwatchAlarm   state in the store, which /metrics shows as flotilla_cloudwatch_alarm
 //	cloudwatchLogs    log group, a directory of package loggroup
