@@ -42,6 +42,10 @@ func (e *Engine) matching(m *mqtt.Message, to []*rule) []*rule {
 	switch r := e.byName[name]; {
 	case r == nil, r.disabled, r.sql == nil:
 		e.metrics.notFound.Inc()
+		if e.metrics.notFoundLogged.due(e.now()) {
+			e.log.Warn("Basic Ingest names a rule that does not exist or is disabled; further ones within a minute are only counted",
+				"rule", name, "clientId", m.Source.ClientID)
+		}
 	case r.sql.Matches(m.Topic):
 		to = append(to, r)
 	}
@@ -152,7 +156,7 @@ func (ev *evaluation) run(r *rule) error {
 	if err != nil {
 		// As in AWS, no action and no error action.
 		r.counters.sqlError.Inc()
-		if r.counters.note(ev.in.Now) {
+		if r.counters.logged.due(ev.in.Now) {
 			ev.e.log.Warn("rules: the SQL failed on a message", "rule", r.name, "topic", ev.topic, "err", err)
 		}
 		return nil

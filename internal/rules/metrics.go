@@ -14,6 +14,7 @@ type metrics struct {
 	match, sqlError            *prometheus.CounterVec // TopicMatch, ParseError: rule
 	success, failure, refused  *prometheus.CounterVec // rule, action
 	notFound                   prometheus.Counter     // RuleNotFound
+	notFoundLogged             occasional
 	backlogRows, backlogBytes  *prometheus.Desc
 	errorSuccess, errorFailure *prometheus.CounterVec // ErrorActionSuccess, -Failure: rule, action
 	dropped                    *prometheus.CounterVec // rule, action
@@ -47,16 +48,19 @@ func newMetrics(to prometheus.Registerer) *metrics {
 // ruleCounters are a rule's, looked up once.
 type ruleCounters struct {
 	match, sqlError prometheus.Counter
-	logged          atomic.Int64 // when a failure of the SQL was last logged, ms
+	logged          occasional // failures of the SQL
 }
 
-// logEvery keeps messages that the SQL fails on from filling the log.
+// logEvery keeps what each message may cause from filling the log.
 const logEvery = time.Minute
 
-// note tells whether a failure of the SQL is to be logged now.
-func (c *ruleCounters) note(now time.Time) bool {
-	last, ms := c.logged.Load(), now.UnixMilli()
-	return ms-last >= logEvery.Milliseconds() && c.logged.CompareAndSwap(last, ms)
+// occasional is when something was last logged, in ms.
+type occasional struct{ at atomic.Int64 }
+
+// due tells whether it is to be logged now.
+func (o *occasional) due(now time.Time) bool {
+	last, ms := o.at.Load(), now.UnixMilli()
+	return ms-last >= logEvery.Milliseconds() && o.at.CompareAndSwap(last, ms)
 }
 
 func (m *metrics) rule(name string) *ruleCounters {

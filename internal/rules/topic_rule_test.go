@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -308,10 +310,30 @@ func TestReplaceKeepsWhatIsOwed(t *testing.T) {
 	})
 }
 
+// logged is a log that may be read while it is written.
+type logged struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b = append(l.b, b...)
+	return len(b), nil
+}
+
+func (l *logged) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.b)
+}
+
 func TestMetrics(t *testing.T) {
 	w := newWorld(t, openDB(t))
 	registry := prometheus.NewRegistry()
-	w.ext = func(d *rules.Deps) { d.Metrics = registry }
+	log := &logged{}
+	w.ext = func(d *rules.Deps) { d.Metrics, d.Log = registry, slog.New(slog.NewTextHandler(log, nil)) }
 	e := w.start(t)
 	p := payload("SELECT *, 1 AS one FROM 'in/+'", republish("out"), s3("bucket", ".."))
 	p.ErrorAction = republish("err")
@@ -319,9 +341,13 @@ func TestMetrics(t *testing.T) {
 	w.mustPublish(t, e, "in/1", `{}`)
 	w.mustPublish(t, e, "in/2", "not JSON")
 	w.mustPublish(t, e, "$aws/rules/none/x", `{}`)
+	w.mustPublish(t, e, "$aws/rules/none/x", `{}`)
+	if text := log.text(); strings.Count(text, "rule=none") != 1 || !strings.Contains(text, "clientId=c1") {
+		t.Errorf("a rule that is not found was logged as %q", text)
+	}
 	eventually(t, "both messages", func() bool { return len(w.out.all()) == 2 && w.pending(t) == 0 })
 	want := map[string]float64{
-		"topic_match_total{r}": 2, "parse_error_total{r}": 1, "rule_not_found_total{}": 1,
+		"topic_match_total{r}": 2, "parse_error_total{r}": 1, "rule_not_found_total{}": 2,
 		"success_total{republish,r}": 1, "success_total{s3,r}": 0, "failure_total{republish,r}": 0, "failure_total{s3,r}": 1,
 		"error_action_success_total{republish,r}": 1, "error_action_failure_total{republish,r}": 0,
 	}
