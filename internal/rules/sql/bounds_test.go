@@ -2,6 +2,7 @@ package sql_test
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -27,6 +28,7 @@ func TestPatternsOfStatementAreBounded(t *testing.T) {
 		"patterns of SET":   {"SET @a = 1" + strings.Repeat(" + regexp_matches(a, '"+pattern+"')", 7) + " SELECT @a", tooLarge},
 		"patterns that fit": {"SELECT 1" + strings.Repeat(", regexp_matches(a, '"+pattern+"') AS a", 5), ""},
 		"folded ranges":     {"SELECT regexp_matches(a, '" + folded + "') AS a", tooLarge},
+		"doubling":          {"SET @a0 = get_secret('a', 'b', 'c', 'd')" + doubling(5000) + " SELECT @a5000", ""},
 		"folding":           {"SELECT 1" + strings.Repeat(", regexp_matches(a, '(?i)[a-z]+[0-9]+-[a-z]') AS a", 100), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -45,6 +47,15 @@ func TestPatternsOfStatementAreBounded(t *testing.T) {
 	if _, err := sql.ParseTemplate(strings.Repeat("${regexp_matches(a, '"+pattern+"')}", 7), sql.Version20160323, sql.Generic); err == nil || !strings.Contains(err.Error(), tooLarge) {
 		t.Errorf("a template: %v", err)
 	}
+}
+
+// doubling are variables each of which uses the one before twice.
+func doubling(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, ", @a%d = @a%d + @a%d", i+1, i, i)
+	}
+	return b.String()
 }
 
 // A device may choose the pattern: making it is paid from the budget of its message.

@@ -50,7 +50,7 @@ func Parse(text, version string) (*Statement, error) {
 		s.prog.external = false
 		calls := len(s.prog.calls)
 		of := c.expr(sv.x)
-		s.prog.vars = append(s.prog.vars, programVar{sv.name, of, s.prog.external, slices.Clone(s.prog.calls[calls:])})
+		s.prog.vars = append(s.prog.vars, programVar{sv.name, of, s.prog.external, distinct(slices.Clone(s.prog.calls[calls:]))})
 		s.prog.external = s.prog.external || before
 	}
 	c := compiler{prog: &s.prog}
