@@ -216,7 +216,7 @@ func TestRefusedRequests(t *testing.T) {
 		status                        int
 		code, message                 string
 	}{
-		"other service":   {"dynamodb", "POST", "/", "{}", 501, "NotImplementedException", "The service dynamodb is not implemented."},
+		"other service":   {"kendra", "POST", "/", "{}", 501, "NotImplementedException", "The service kendra is not implemented."},
 		"no handler":      {"iot", "GET", "/thing-types", "", 501, "NotImplementedException", "The operation ListThingTypes is not implemented."},
 		"no such path":    {"iot", "GET", "/thingz", "", 404, "UnknownOperationException", "GET /thingz"},
 		"other method":    {"iot", "PUT", "/things", "", 405, "MethodNotAllowedException", "PUT"},

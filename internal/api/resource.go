@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"slices"
@@ -216,6 +217,9 @@ var targeted = map[string][]struct{ member, kind string }{
 // resourceOfTarget is the resource that a member of the body names.
 func (x *exchange) resourceOfTarget() ([]string, error) {
 	e := x.endpoint
+	if e.Service == "dynamodb" && (e.Name == "BatchGetItem" || e.Name == "BatchWriteItem") {
+		return x.batchedTables()
+	}
 	for _, m := range targeted[e.Service] {
 		values, err := fromBody(x, m.member)
 		if err != nil {
@@ -238,6 +242,27 @@ func (x *exchange) resourceOfTarget() ([]string, error) {
 		return []string{x.s.account.ARN(e.Service, kind+name)}, nil
 	}
 	return []string{anyResource}, nil
+}
+
+// batchedTables are the tables that a batch names.
+func (x *exchange) batchedTables() ([]string, error) {
+	members, err := x.members()
+	if err != nil || members["RequestItems"] == nil {
+		return []string{anyResource}, err
+	}
+	var tables map[string]jsontext.Value
+	if err := json.Unmarshal(members["RequestItems"], &tables); err != nil || len(tables) == 0 {
+		return nil, errBody
+	}
+	var out []string
+	for name := range tables {
+		if a, ok := aws.ParseARN(name); ok {
+			name = strings.TrimPrefix(a.Resource, "table/")
+		}
+		out = append(out, x.s.account.ARN("dynamodb", "table/"+name))
+	}
+	slices.Sort(out)
+	return out, nil
 }
 
 // functionName is the name in what Lambda takes for one: a name, an ARN or a part of it, each with or without a

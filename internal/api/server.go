@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"flotilla/internal/aws"
+	"flotilla/internal/aws/dynamodb"
 	"flotilla/internal/aws/flotilla"
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/aws/iotdata"
@@ -104,15 +105,16 @@ func New(cfg Config, d Deps) *Server {
 	jobs := newService("AWS IoT jobs data plane", iotjobsdata.Routes())
 	functions := newService("AWS Lambda", lambda.Routes())
 	tokens := newRPC("AWS Security Token Service", sts.Routes(), sts.Protocol())
+	tables := newRPC("Amazon DynamoDB", dynamodb.Routes(), dynamodb.Protocol())
 	operator := newService("Flotilla, for operators", flotilla.Routes())
 	all := &bounds{reading: make(chan struct{}, cfg.MaxConcurrent), running: make(chan struct{}, cfg.MaxConcurrent)}
 	all.complete(cfg)
 	s := &Server{
 		cfg: cfg, account: d.Account, keys: d.Keys, objects: d.Objects, permissions: d.Permissions, auditor: d.Audit, auditReads: d.AuditReads,
 		denials: refusals{limit: rate.NewLimiter(rate.Every(deniedEvery), deniedBurst)}, log: d.Log, now: d.Now, metrics: newMetrics(d.Metrics),
-		services: []*service{control, data, jobs, functions, tokens, operator},
+		services: []*service{control, data, jobs, functions, tokens, tables, operator},
 		byScope: map[string]*service{
-			"iot": control, "iotdata": data, "iot-jobs-data": jobs, "lambda": functions, "sts": tokens, "flotilla": operator,
+			"iot": control, "iotdata": data, "iot-jobs-data": jobs, "lambda": functions, "sts": tokens, "dynamodb": tables, "flotilla": operator,
 			"execute-api":      control, // what clients signed before 2023 (AWS CLI 2.9 of Debian 12, JavaScript SDK v2)
 			"iotdevicegateway": data,    // https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
 		},

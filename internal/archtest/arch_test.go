@@ -27,13 +27,15 @@ const (
 
 // rooms' subpackages belong to their room unless listed here.
 var layers = map[string]layer{
-	"aws": pure, "aws/iot": pure, "aws/iotdata": pure, "aws/iotjobsdata": pure, "aws/lambda": pure, "aws/flotilla": pure,
+	"aws": pure, "aws/iot": pure, "aws/iotdata": pure, "aws/iotjobsdata": pure, "aws/lambda": pure, "aws/flotilla": pure, "aws/dynamodb": pure, "table/expression": pure, "table/number": pure,
 	"mqtt": pure, "policy/lang": pure, "policy/lint": pure, "rules/sql": pure, "shadow/doc": pure, "provision/template": pure, "index/query": pure, "jobs/rollout": pure, "ota/firmware": pure,
 
 	"store": ground, "object": ground, "outbound": ground, "bus": ground, "observe": ground, "mqtt/client": ground, "api/client": ground, "awsclient": ground,
 
 	"gateway": room, "api": room, "iam": room, "account": room, "identity": room, "policy": room, "registry": room,
 	"provision": room, "shadow": room, "rules": room, "telemetry": room, "function": room, "index": room, "jobs": room, "commands": room, "ota": room,
+
+	"table": room,
 
 	"audit": room, "audit/chain": pure,
 

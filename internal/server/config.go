@@ -31,6 +31,7 @@ import (
 	"flotilla/internal/rules"
 	"flotilla/internal/shadow"
 	"flotilla/internal/store"
+	"flotilla/internal/table"
 	"flotilla/internal/telemetry/live"
 )
 
@@ -67,6 +68,7 @@ type Config struct {
 	Objects    object.Config     `embed:""`
 	S3         object.Endpoint   `embed:""`
 	Rules      rules.Config      `embed:""`
+	Table      table.Config      `embed:""`
 	AWS        awsclient.Config  `embed:""`
 	Logs       loggroup.Config   `embed:""`
 	Telemetry  live.Config       `embed:""`

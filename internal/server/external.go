@@ -8,7 +8,9 @@ import (
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/function"
 	"flotilla/internal/registry"
+	"flotilla/internal/rules/sql"
 	"flotilla/internal/shadow"
+	"flotilla/internal/table"
 )
 
 // What the rules' SQL reads from rooms. Roles are not assumed: a rule reads with the
@@ -18,6 +20,12 @@ type sqlShadows struct{ *shadow.Shadows }
 
 func (s sqlShadows) GetThingShadow(ctx context.Context, thing, name, _ string) ([]byte, error) {
 	return s.ShadowDocument(ctx, thing, name)
+}
+
+type sqlTables struct{ *table.Tables }
+
+func (t sqlTables) GetItem(ctx context.Context, k sql.TableKey) ([]byte, error) {
+	return t.Row(ctx, k.TableName, k.PartitionKey, k.PartitionValue, k.SortKey, k.SortValue)
 }
 
 type sqlRegistry struct{ *registry.Registry }

@@ -199,6 +199,7 @@ func route(s *api.Server, r *rooms) {
 	api.Handle(s, iot.UpdateStream, r.ota.UpdateStream)
 
 	// Functions. Code is larger than other requests are, and invocations last longer.
+	routeTables(s, r.tables)
 	api.Handle(s, lambda.AddPermission, r.functions.AddPermission)
 	api.Handle(s, lambda.CreateFunction, r.functions.CreateFunction)
 	api.Handle(s, lambda.DeleteFunction, r.functions.DeleteFunction)

@@ -39,6 +39,7 @@ import (
 	"flotilla/internal/rules/sql"
 	"flotilla/internal/shadow"
 	"flotilla/internal/store"
+	"flotilla/internal/table"
 	"flotilla/internal/telemetry/live"
 )
 
@@ -78,6 +79,7 @@ type rooms struct {
 	audit        *audit.Log
 	gateway      *gateway.Gateway
 	functions    *function.Functions
+	tables       *table.Tables
 }
 
 // publisher lets rooms that are made before the gateway publish through it.
@@ -205,6 +207,8 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 		return nil, err
 	}
 	s.onClose(amazon.Close)
+	r.tables = table.New(cfg.Table, table.Deps{Account: acct, DB: db, Log: log})
+	s.background(r.tables.Run)
 	r.telemetry, err = live.Open(cfg.Telemetry, live.Deps{Dir: dir.file("telemetry"), Durability: cfg.Store.Durability, Log: log})
 	if err != nil {
 		return nil, err
@@ -212,7 +216,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Server, err er
 	s.onClose(r.telemetry.Close)
 	r.rules, err = rules.New(cfg.Rules, rules.Deps{
 		Account: acct, DB: db, Bus: news, Publisher: late, Nodes: late, Tags: r.registry, Telemetry: r.telemetry,
-		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}, Schemas: sqlSchemas{objects}}, Functions: functions,
+		External: sql.External{Shadows: sqlShadows{r.shadows}, Registry: sqlRegistry{r.registry}, Lambda: sqlLambda{functions}, Schemas: sqlSchemas{objects}, Tables: sqlTables{r.tables}}, Functions: functions,
 		Archive: dir.file("archive"), Objects: objects, APIURL: s.apiURL, AWS: amazon, Log: log, Metrics: metrics,
 		Logs: loggroup.Open(dir.file("logs"), cfg.Logs),
 	})

@@ -445,7 +445,7 @@ func (m *model) response(w *writer, s *shape) {
 }
 
 // encoder writes the method that appends a structure as JSON. Lists and maps of
-// an output are there even when empty, as AWS has them.
+// an output are there even when empty, as AWS has them; maps of its JSON protocols only when there is one.
 func (m *model) encoder(w *writer, s *shape) {
 	w.p("func (s *%s) encode(b []byte) []byte {\nb = append(b, '{')", export(s.name))
 	for _, p := range s.Members {
@@ -454,7 +454,7 @@ func (m *model) encoder(w *writer, s *shape) {
 		}
 		field, t := "s."+export(p.name), m.Shapes[p.Shape]
 		optional := !s.requires(p) || !t.scalar()
-		if (t.Type == "list" || t.Type == "map") && (s.isOutput || s.requires(p)) {
+		if (t.Type == "list" || t.Type == "map") && (s.isOutput && !(t.Type == "map" && m.Metadata.Protocol == "json") || s.requires(p)) {
 			optional = false
 		}
 		if optional {

@@ -22,6 +22,7 @@ var services = []struct {
 	{"iotjobsdata", []string{"iot-jobs-data.json"}},
 	{"lambda", []string{"lambda.json"}},
 	{"sts", []string{"sts.json"}},
+	{"dynamodb", []string{"dynamodb.json"}},
 	{"flotilla", []string{"flotilla.json"}}, // not AWS's: what operators ask of this server
 }
 
