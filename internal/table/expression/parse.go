@@ -1,5 +1,7 @@
 package expression
 
+//lint:file-ignore ST1005 clients see AWS's words
+
 import (
 	"errors"
 	"fmt"

@@ -1,6 +1,8 @@
 // Package number is DynamoDB's numbers: decimals of up to 38 digits, their one spelling, their order and their sum.
 package number
 
+//lint:file-ignore ST1005 clients see AWS's words
+
 import (
 	"errors"
 	"math/big"
@@ -20,10 +22,10 @@ const (
 
 // Errors of Parse and Add, in AWS's words.
 var (
-	ErrSyntax    = errors.New("The parameter cannot be converted to a numeric value")                                       //nolint:staticcheck // AWS's text
-	ErrDigits    = errors.New("Attempting to store more than 38 significant digits in a Number")                            //nolint:staticcheck
-	ErrOverflow  = errors.New("Number overflow. Attempting to store a number with magnitude larger than supported range")   //nolint:staticcheck
-	ErrUnderflow = errors.New("Number underflow. Attempting to store a number with magnitude smaller than supported range") //nolint:staticcheck
+	ErrSyntax    = errors.New("The parameter cannot be converted to a numeric value")
+	ErrDigits    = errors.New("Attempting to store more than 38 significant digits in a Number")
+	ErrOverflow  = errors.New("Number overflow. Attempting to store a number with magnitude larger than supported range")
+	ErrUnderflow = errors.New("Number underflow. Attempting to store a number with magnitude smaller than supported range")
 )
 
 // Number is a decimal: 0.digits × 10^place. The zero value is 0.
