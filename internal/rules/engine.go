@@ -86,10 +86,11 @@ type Config struct {
 	DynamoDB        string   `name:"rules.dynamodb" default:"embedded" enum:"embedded,aws" help:"What serves dynamoDB and dynamoDBv2 actions: embedded (not yet there) or aws (DynamoDB)."`
 	SearchEndpoints []string `name:"rules.search-endpoints" help:"Origins (https://host:port) beside domains of Amazon OpenSearch Service that openSearch and elasticsearch actions may write to."`
 
-	MaxDestinations int  `name:"rules.max-destinations" default:"1000" help:"Most topic rule destinations."`
-	HTTPPlain       bool `name:"rules.http-plain" help:"Let http actions and their destinations use http, for laboratories; otherwise https alone."`
-	HTTPPrivate     bool `name:"rules.http-private" help:"Let http actions and their destinations reach loopback and private addresses, and any port; otherwise public addresses at 443 and 8443 alone."`
-	HTTPSign        bool `name:"rules.http-sign" help:"Let http actions with auth.sigv4 sign with the AWS credentials in the server's environment: whoever may create rules can then act with them."`
+	MaxDestinations int           `name:"rules.max-destinations" default:"1000" help:"Most topic rule destinations."`
+	HTTPPlain       bool          `name:"rules.http-plain" help:"Let http actions and their destinations use http, for laboratories; otherwise https alone."`
+	HTTPPrivate     bool          `name:"rules.http-private" help:"Let http actions and their destinations reach loopback and private addresses, and any port; otherwise public addresses at 443 and 8443 alone."`
+	HTTPTimeout     time.Duration `name:"rules.http-timeout" default:"3s" help:"How long all tries of an http action at a message may take together."`
+	HTTPSign        bool          `name:"rules.http-sign" help:"Let http actions with auth.sigv4 sign with the AWS credentials in the server's environment: whoever may create rules can then act with them."`
 
 	FirehoseInterval time.Duration `name:"rules.firehose-interval" default:"60s" help:"How long a message may wait for its archive file."`
 	FirehoseBytes    int           `name:"rules.firehose-bytes" default:"67108864" help:"Bytes of messages after which an archive file is written."`
@@ -112,6 +113,7 @@ func (c Config) withDefaults() Config {
 	set(&c.RetryFor, 10*time.Minute)
 	set(&c.KeepFor, 24*time.Hour)
 	set(&c.Timeout, 30*time.Second)
+	set(&c.HTTPTimeout, 3*time.Second)
 	set(&c.Drain, 5*time.Second)
 	set(&c.Lease, 30*time.Second)
 	set(&c.StreamMaxBytes, 512<<20)
@@ -225,7 +227,7 @@ func New(cfg Config, d Deps) (*Engine, error) {
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.client = outbound.New(outbound.Policy{Plain: cfg.HTTPPlain, Private: cfg.HTTPPrivate, Roots: d.Roots}, 32)
 	e.closers = append(e.closers, func() error { e.client.Close(); return nil })
-	web := &action.Web{Client: e.client, Enabled: e.destinationEnabled, Credentials: func(ctx context.Context) (sdk.Credentials, error) {
+	web := &action.Web{Client: e.client, Timeout: cfg.HTTPTimeout, Enabled: e.destinationEnabled, Credentials: func(ctx context.Context) (sdk.Credentials, error) {
 		if !cfg.HTTPSign {
 			return sdk.Credentials{}, errors.New("the server does not sign requests of rules (--rules.http-sign)")
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"flotilla/internal/aws/iot"
 	"flotilla/internal/rules"
@@ -88,7 +89,7 @@ func (w *world) startWeb(t *testing.T, services ...*webService) *rules.Engine {
 	for _, s := range services {
 		roots.AddCert(s.Certificate())
 	}
-	w.cfg.HTTPPrivate = true
+	w.cfg.HTTPPrivate, w.cfg.HTTPTimeout = true, time.Minute
 	w.ext = func(d *rules.Deps) {
 		d.Roots, d.APIURL = roots, func() string { return "http://api.example" }
 	}

@@ -30,13 +30,14 @@ type Web struct {
 	Enabled func(ctx context.Context, confirmationURL string) (bool, error)
 	// Credentials sign requests for actions with auth.
 	Credentials func(ctx context.Context) (sdk.Credentials, error)
+	// Timeout is how long all tries at a message may take together.
+	Timeout time.Duration
 }
 
 const (
 	maxURL         = 2000
 	maxHTTPHeaders = 100
 	maxHeaderValue = 4096 // filled
-	httpTimeout    = 3 * time.Second
 	httpTries      = 3
 	httpParallel   = 16
 )
@@ -350,7 +351,7 @@ func (s *httpSink) send(ctx context.Context, q *request, enabled map[string]bool
 	if err = errors.Join(err, err2); err != nil {
 		return Permanent(fmt.Errorf("http: %w", err))
 	}
-	limit, cancel := context.WithTimeout(ctx, httpTimeout)
+	limit, cancel := context.WithTimeout(ctx, s.env.Web.Timeout)
 	defer cancel()
 	for try := 1; ; try++ {
 		again, err := s.try(limit, last, address, kind, body)
