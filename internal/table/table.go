@@ -55,10 +55,13 @@ func New(cfg Config, d Deps) *Tables {
 	return &Tables{Deps: d, cfg: cfg.withDefaults()}
 }
 
-// nameOf takes a table's name or ARN.
+// nameOf takes a table's name or ARN. An ARN of anything else is the name of no table: what policies decided about
+// and what is acted on are the same.
 func nameOf(text string) string {
 	if a, ok := aws.ParseARN(text); ok && a.Service == "dynamodb" {
-		return strings.TrimPrefix(a.Resource, "table/")
+		if name, ok := strings.CutPrefix(a.Resource, "table/"); ok {
+			return name
+		}
 	}
 	return text
 }

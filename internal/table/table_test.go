@@ -136,6 +136,7 @@ func TestRefusals(t *testing.T) {
 			"duplicates":            {TableName: "readings", Item: item(t, `{"thing":{"S":"a"},"at":{"N":"1"},"s":{"NS":["1","1.0"]}}`)},
 			"maximum allowed size":  {TableName: "readings", Item: item(t, `{"thing":{"S":"a"},"at":{"N":"1"},"s":{"S":"`+strings.Repeat("x", 400<<10)+`"}}`)},
 			"Table: other":          {TableName: "other", Item: item(t, `{"thing":{"S":"a"},"at":{"N":"1"}}`)},
+			"12:readings":           {TableName: "arn:aws:dynamodb:us-east-1:123456789012:readings", Item: item(t, `{"thing":{"S":"a"},"at":{"N":"1"}}`)},
 			"Expected is not":       {TableName: "readings", Item: item(t, `{"thing":{"S":"a"},"at":{"N":"1"}}`), Expected: map[string]*dynamodb.Unserved{}},
 			"Syntax error":          {TableName: "readings", Item: item(t, `{"thing":{"S":"a"},"at":{"N":"1"}}`), ConditionExpression: new("a = = b")},
 			"unused in expressions": {TableName: "readings", Item: item(t, `{"thing":{"S":"a"},"at":{"N":"1"}}`), ConditionExpression: new("attribute_exists(a)"), ExpressionAttributeNames: map[string]string{"#x": "x"}},

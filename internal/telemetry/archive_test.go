@@ -197,6 +197,28 @@ func TestManyColumns(t *testing.T) {
 	}
 }
 
+// A member with a long name is kept whole: its name is not repeated for what it holds.
+func TestLongNames(t *testing.T) {
+	a, dir := open(t, "")
+	long := strings.Repeat("x", 20_000)
+	members := make([]string, 1000)
+	for i := range members {
+		members[i] = fmt.Sprintf(`"m%04d":%d`, i, i)
+	}
+	files := write(t, a, rowsOf(1, `{"`+long+`":{`+strings.Join(members, ",")+`},"short":1}`))
+	rows, _ := read(t, filepath.Join(dir, files[0]))
+	var rest map[string]map[string]int
+	if err := json.Unmarshal([]byte(rows[0]["flotilla_rest"].(string)), &rest); err != nil {
+		t.Fatal(err)
+	}
+	if rows[0]["short"] != int64(1) || len(rest[long]) != len(members) {
+		t.Errorf("rest has %d members", len(rest[long]))
+	}
+	if info, err := os.Stat(filepath.Join(dir, files[0])); err != nil || info.Size() > 200_000 {
+		t.Errorf("the file has %d bytes, %v", info.Size(), err)
+	}
+}
+
 // A batch that is written again after a crash adds what is missing, and only that.
 func TestRepeatedBatch(t *testing.T) {
 	for _, format := range []string{telemetry.Parquet, telemetry.JSONLines} {

@@ -40,8 +40,9 @@ func widen(a, b kind) kind {
 const (
 	maxColumns = 1000
 	maxDepth   = 4
+	maxName    = 255 // bytes of a column's name; members below a longer one are not taken apart
 
-	// restColumn holds, as a JSON object, members beyond maxColumns.
+	// restColumn holds, as a JSON object, members beyond maxColumns and those with longer names than maxName.
 	restColumn = "flotilla_rest"
 	// valueColumn holds JSON that is not an object.
 	valueColumn = "flotilla_value"
@@ -111,7 +112,7 @@ func (r *rowBuilder) object(prefix string, value jsontext.Value, depth int) {
 		if err != nil {
 			return
 		}
-		if member.Kind() == '{' && depth < maxDepth && len(member) > 2 {
+		if member.Kind() == '{' && depth < maxDepth && len(member) > 2 && len(name) <= maxName {
 			r.object(name+".", member, depth+1)
 			continue
 		}
@@ -141,7 +142,7 @@ func (r *rowBuilder) set(name string, value jsontext.Value) {
 	}
 	col, ok := r.index[name]
 	if !ok {
-		if len(r.names) >= maxColumns {
+		if len(r.names) >= maxColumns || len(name) > maxName {
 			key, _ := jsontext.AppendQuote(nil, name)
 			r.rest = append(r.rest, string(key)+":"+string(value))
 			return
