@@ -202,8 +202,8 @@ func (x *exchange) recordDenied(p aws.Principal, denied error) {
 	r.mu.Unlock()
 	e := x.entry(chain.KindDenied, p)
 	e.Outcome, e.Code, e.Message, e.Suppressed = "denied", exc.Code, bounded(exc.Message), missed
-	if x.endpoint.Service == "iotdata" || x.endpoint.Service == "iot-jobs-data" {
-		e.Request = nil // messages of devices
+	if x.endpoint.Service == "iotdata" || x.endpoint.Service == "iot-jobs-data" || dataEvents[x.endpoint.action()] || x.endpoint.action() == "dynamodb:GetItem" {
+		e.Request = nil // messages of devices, and items
 	}
 	if err := x.s.auditor.End(x.r.Context(), e, nil); err != nil {
 		x.s.log.Error("a denied request can't be recorded", "requestId", x.id, "err", err)

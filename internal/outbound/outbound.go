@@ -113,7 +113,7 @@ func prefixes(texts ...string) (out []netip.Prefix) {
 // never are addresses that no policy allows: no host, link-local ones, among them those where clouds keep the
 // credentials of a machine, many hosts at once, and IPv6 addresses that lead to IPv4 ones.
 var never = prefixes("0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4", "::/128", "fe80::/10", "ff00::/8",
-	"fd00:ec2::/32", "100.100.100.200/32", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
+	"fd00:ec2::/32", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
 
 // private are loopback and networks that are not part of the Internet (RFC 6890).
 var private = prefixes("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",

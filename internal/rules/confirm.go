@@ -195,7 +195,18 @@ func (e *Engine) confirmURL(token string) string {
 // AWS: https://docs.aws.amazon.com/iot/latest/apireference/API_ConfirmTopicRuleDestination.html
 func (e *Engine) ConfirmTopicRuleDestination(ctx context.Context, in *iot.ConfirmTopicRuleDestinationRequest) (*iot.ConfirmTopicRuleDestinationResponse, error) {
 	sum := sha256.Sum256([]byte(in.ConfirmationToken))
-	err := e.d.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
+	// Strangers may ask: what no destination has costs a read.
+	err := e.d.DB.Read(ctx, func(_ context.Context, tx store.Tx) error {
+		found, err := selectDestinations(tx, `token = $1`, hex.EncodeToString(sum[:]))
+		if err == nil && len(found) == 0 {
+			err = invalid("The confirmation token is not valid, or not any more.")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = e.d.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
 		found, err := selectDestinations(tx, `token = $1`, hex.EncodeToString(sum[:]))
 		if err != nil {
 			return err

@@ -2,6 +2,8 @@ package table
 
 import (
 	"context"
+	"database/sql"
+	"math"
 	"time"
 
 	"flotilla/internal/aws/dynamodb"
@@ -115,23 +117,54 @@ func (t *Tables) Run(ctx context.Context) {
 
 // Sweep deletes what has expired, and the items of tables that were deleted.
 func (t *Tables) Sweep(ctx context.Context) error {
-	for _, what := range []struct {
-		where string
-		args  []any
-	}{
-		{`expires IS NOT NULL AND expires <= $1`, []any{t.Now().Unix()}},
-		{`NOT EXISTS (SELECT 1 FROM dynamo_table WHERE id = table_id) AND $1 = 0`, []any{int64(0)}},
-	} {
-		for n := int64(sweepRows); n == sweepRows; {
-			err := t.DB.Write(ctx, func(_ context.Context, tx store.Tx) (err error) {
-				n, err = tx.Exec(`DELETE FROM dynamo_item WHERE (table_id, hash_key, range_key) IN
-					(SELECT table_id, hash_key, range_key FROM dynamo_item WHERE `+what.where+` LIMIT $2)`, append(what.args, sweepRows)...)
-				return err
-			})
-			if err != nil {
+	if err := t.sweep(ctx, `expires IS NOT NULL AND expires <= $1`, t.Now().Unix()); err != nil {
+		return err
+	}
+	for id := int64(math.MinInt64); ; {
+		found, orphan, err := t.nextTable(ctx, id)
+		if err != nil || !found.Valid {
+			return err
+		}
+		id = found.Int64
+		if orphan {
+			if err := t.sweep(ctx, `table_id = $1`, id); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+}
+
+// nextTable gives the id after another that items have, by their index, and whether its table is gone.
+func (t *Tables) nextTable(ctx context.Context, after int64) (id sql.NullInt64, orphan bool, err error) {
+	err = t.DB.Read(ctx, func(_ context.Context, tx store.Tx) error {
+		if err := tx.QueryRow(`SELECT MIN(table_id) FROM dynamo_item WHERE table_id > $1`, after).Scan(&id); err != nil || !id.Valid {
+			return err
+		}
+		var n int64
+		err := tx.QueryRow(`SELECT COUNT(*) FROM dynamo_table WHERE id = $1`, id.Int64).Scan(&n)
+		orphan = n == 0
+		return err
+	})
+	return id, orphan, err
+}
+
+// sweep deletes the items that a condition holds for, some at a time; it writes only when there are any.
+func (t *Tables) sweep(ctx context.Context, where string, arg int64) error {
+	for {
+		var any int64
+		err := t.DB.Read(ctx, func(_ context.Context, tx store.Tx) error {
+			return tx.QueryRow(`SELECT COUNT(*) FROM (SELECT 1 FROM dynamo_item WHERE `+where+` LIMIT 1) AS found`, arg).Scan(&any)
+		})
+		if err != nil || any == 0 {
+			return err
+		}
+		err = t.DB.Write(ctx, func(_ context.Context, tx store.Tx) error {
+			_, err := tx.Exec(`DELETE FROM dynamo_item WHERE (table_id, hash_key, range_key) IN
+				(SELECT table_id, hash_key, range_key FROM dynamo_item WHERE `+where+` LIMIT $2)`, arg, sweepRows)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
 }

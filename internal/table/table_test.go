@@ -148,6 +148,18 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// What list_append makes is bounded while it is made.
+func TestListAppendIsBounded(t *testing.T) {
+	with(t, func(t *testing.T, ctx context.Context, r *table.Tables, _ *store.DB) {
+		put(t, r, `{"thing":{"S":"a"},"at":{"N":"1"},"l":{"L":[`+strings.TrimSuffix(strings.Repeat(`{"S":""},`, 20_000), ",")+`]}}`)
+		expression := "SET m = " + strings.Repeat("list_append(l, ", 20) + "l" + strings.Repeat(")", 20)
+		_, err := r.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: "readings", Key: item(t, `{"thing":{"S":"a"},"at":{"N":"1"}}`), UpdateExpression: &expression})
+		if err == nil || !strings.Contains(err.Error(), "maximum allowed size") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
 func TestScanBatchAndExpiry(t *testing.T) {
 	with(t, func(t *testing.T, ctx context.Context, r *table.Tables, db *store.DB) {
 		var writes []*dynamodb.WriteRequest

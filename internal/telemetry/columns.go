@@ -40,6 +40,7 @@ func widen(a, b kind) kind {
 const (
 	maxColumns = 1000
 	maxDepth   = 4
+	maxOwn     = 9   // columns that describe the message
 	maxName    = 255 // bytes of a column's name; members below a longer one are not taken apart
 
 	// restColumn holds, as a JSON object, members beyond maxColumns and those with longer names than maxName.

@@ -79,18 +79,19 @@ func (a *Archive) Compact(ctx context.Context, stream string, c Compaction) (don
 		return done, err
 	}
 	defer unlock()
+	var failed []error
 	err = partitions(a.root, cmp.Or(stream, "."), func(dir string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		one, err := a.compactPartition(ctx, dir, c)
-		if err != nil {
-			return fmt.Errorf("telemetry: compact %s: %w", dir, err)
-		}
 		done.add(one)
+		if err != nil { // the other partitions are not its fault
+			failed = append(failed, fmt.Errorf("telemetry: compact %s: %w", dir, err))
+		}
 		return nil
 	})
-	return done, err
+	return done, errors.Join(append(failed, err)...)
 }
 
 func (c *Compacted) add(o Compacted) {
@@ -113,8 +114,13 @@ func (a *Archive) compactPartition(ctx context.Context, dir string, c Compaction
 		return done, err
 	}
 	// From here on files that compaction makes count only when the manifest says so.
+	listed := len(m.Files)
 	if err := a.list(dir, names, &m); err != nil {
 		return done, err
+	}
+	groups = narrow(&m, groups)
+	if len(groups) == 0 && len(m.Files) == listed {
+		return done, nil
 	}
 	if err := writeManifest(a.root, dir, &m); err != nil {
 		return done, err
@@ -132,6 +138,41 @@ func (a *Archive) compactPartition(ctx context.Context, dir string, c Compaction
 	done.Partitions = 1
 	m.Replaced = nil // merge has removed them
 	return done, writeManifest(a.root, dir, &m)
+}
+
+// narrow splits groups so that no merged file has more columns than one of messages may have.
+func narrow(m *Manifest, groups [][]string) (out [][]string) {
+	for _, g := range groups {
+		var part []string
+		columns := map[string]bool{}
+		end := func() {
+			if len(part) > 1 {
+				out = append(out, part)
+			}
+			part, columns = nil, map[string]bool{}
+		}
+		for _, name := range g {
+			added := 0
+			f := m.file(name)
+			for c := range f.Columns {
+				if !columns[c] {
+					added++
+				}
+			}
+			if path.Ext(name) == ".parquet" && len(f.Columns) == 0 {
+				added = maxColumns // not known
+			}
+			if len(part) > 0 && len(columns)+added > maxColumns+maxOwn {
+				end()
+			}
+			part = append(part, name)
+			for c := range f.Columns {
+				columns[c] = true
+			}
+		}
+		end()
+	}
+	return out
 }
 
 // plan returns groups of files that become one each; none when the partition is not
@@ -348,10 +389,13 @@ func (a *Archive) Expire(ctx context.Context, stream string, before time.Time, m
 	}
 	var all []aged
 	var total int64
+	var failed []error
+	defer func() { err = errors.Join(append(failed, err)...) }()
 	err = partitions(a.root, cmp.Or(stream, "."), func(dir string) error {
 		names, m, err := current(a.root, dir)
-		if err != nil {
-			return err
+		if err != nil { // the other partitions are not its fault
+			failed = append(failed, fmt.Errorf("telemetry: expire %s: %w", dir, err))
+			return ctx.Err()
 		}
 		for _, name := range names {
 			info, err := a.root.Stat(path.Join(dir, name))

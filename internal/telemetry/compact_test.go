@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -289,5 +290,50 @@ func flock(t *testing.T, f *os.File) {
 	t.Helper()
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Files of different columns become no file that is wider than one of messages.
+func TestCompactWide(t *testing.T) {
+	a, dir := open(t, "")
+	for i := range 4 {
+		members := make([]string, 600)
+		for j := range members {
+			members[j] = fmt.Sprintf(`"c%d_%d":%d`, i, j, j)
+		}
+		write(t, a, rowsOf(int64(1+i), "{"+strings.Join(members, ",")+"}"))
+	}
+	done, err := a.Compact(t.Context(), "", telemetry.Compaction{Quiet: -1})
+	if err != nil || done.Written != 0 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if files, n, err := telemetry.CountRows(dir); err != nil || n != 4 {
+		t.Errorf("%d rows in %v, %v", n, files, err)
+	}
+}
+
+// A partition that can't be read keeps no other from being merged.
+func TestCompactGoesOn(t *testing.T) {
+	a, dir := open(t, "")
+	write(t, a, rowsOf(1, `{"a":1}`))
+	write(t, a, rowsOf(2, `{"a":2}`))
+	broken := filepath.Join(dir, "a-broken", "year=2026", "month=11", "day=24")
+	if err := os.MkdirAll(broken, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{telemetry.ManifestName: "{", "1-1-1.parquet": "x"} {
+		if err := os.WriteFile(filepath.Join(broken, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done, err := a.Compact(t.Context(), "", telemetry.Compaction{Quiet: -1})
+	if err == nil || done.Written != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if _, err := a.Expire(t.Context(), "", time.Now().Add(time.Hour), 0); err == nil {
+		t.Error("the broken partition is not told of")
+	}
+	if _, n, err := telemetry.CountRows(filepath.Join(dir, "s")); err == nil && n != 0 {
+		t.Errorf("%d rows are left", n)
 	}
 }

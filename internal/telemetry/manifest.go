@@ -50,7 +50,7 @@ type File struct {
 	// First and Last are when the broker accepted the oldest and the newest row.
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
-	// Columns are the names of columns and their types; none for JSON lines.
+	// Columns are the names of columns and their types; none for JSON lines, and in a manifest that would be too large.
 	Columns map[string]string `json:"columns,omitempty"`
 }
 
@@ -72,7 +72,7 @@ func readManifest(root *os.Root, dir string) (m Manifest, found bool, err error)
 		return m, false, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxManifest))
+	b, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
 	if err != nil {
 		return m, false, err
 	}
@@ -85,14 +85,30 @@ func readManifest(root *os.Root, dir string) (m Manifest, found bool, err error)
 	return m, true, nil
 }
 
+// writeManifest puts the next generation of a manifest in its place. One that is too large to be read back leaves the
+// columns out, and is refused if that does not help.
 func writeManifest(root *os.Root, dir string, m *Manifest) error {
 	m.Version = manifestVersion
 	m.Generation++
 	slices.SortFunc(m.Files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
+	text, err := json.MarshalIndent(m, "", " ")
+	if err == nil && len(text) > maxManifest {
+		slim := *m
+		slim.Files = slices.Clone(m.Files)
+		for i := range slim.Files {
+			slim.Files[i].Columns = nil
+		}
+		text, err = json.MarshalIndent(&slim, "", " ")
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(text) > maxManifest:
+		return fmt.Errorf("%s would have %d bytes, more than can be read back", path.Join(dir, ManifestName), len(text))
+	}
 	return object.PublishFile(root, path.Join(dir, ManifestName), func(w io.Writer) error {
-		e := json.NewEncoder(w)
-		e.SetIndent("", " ")
-		return e.Encode(m)
+		_, err := w.Write(append(text, '\n'))
+		return err
 	})
 }
 

@@ -22,10 +22,14 @@ type action struct {
 	set    func(Item) (*dynamodb.AttributeValue, error)
 }
 
+// maxList bounds the elements of a list that list_append makes: an item has no room for more.
+const maxList = 400 << 10 / 3
+
 // Errors of Apply, in AWS's words.
 var (
 	errMissing = errors.New("The provided expression refers to an attribute that does not exist in the item")
 	errPath    = errors.New("The document path provided in the update expression is invalid for update")
+	errList    = errors.New("Item size to update has exceeded the maximum allowed size")
 	errType    = errors.New("An operand in the update expression has an incorrect data type")
 )
 
@@ -131,6 +135,9 @@ func (p *parser) setOperand() func(Item) (*dynamodb.AttributeValue, error) {
 			}
 			if x.L == nil || y.L == nil {
 				return nil, errType
+			}
+			if len(x.L)+len(y.L) > maxList {
+				return nil, errList
 			}
 			return &dynamodb.AttributeValue{L: slices.Concat(x.L, y.L, []*dynamodb.AttributeValue{})}, nil
 		}
