@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -69,9 +70,10 @@ func TestDo_NameOfPrivateAddress(t *testing.T) {
 	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
 	defer s.Close()
 	policy := outbound.Policy{}
-	for _, url := range []string{"https://localhost.:443/", "https://ip6-localhost:443/"} {
-		if _, err := outbound.New(policy, 1).Do(context.Background(), post(t, url)); err == nil {
-			t.Errorf("%s: sent", url)
+	for _, url := range []string{"https://localhost.:443/", "https://ip6-localhost:443/", "https://no-such-name.invalid:443/"} {
+		_, err := outbound.New(policy, 1).Do(context.Background(), post(t, url))
+		if _, unknown := errors.AsType[*net.DNSError](err); !unknown && !outbound.IsRefused(err) {
+			t.Errorf("%s: %v", url, err)
 		}
 	}
 	if called {
